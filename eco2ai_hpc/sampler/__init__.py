@@ -1,0 +1,1 @@
+"""The per-node daemon: tick -> read meters and jobs -> append to the spool. Standard library only."""

@@ -1,0 +1,163 @@
+"""`eco2ai-sampler run | probe`: the node's only command."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from eco2ai_hpc import __version__, meters
+from eco2ai_hpc.errors import BAD_INPUT, SURROUNDINGS, ConfigError, Eco2aiError
+from eco2ai_hpc.model import Roots
+from eco2ai_hpc.sampler import daemon
+from eco2ai_hpc.sampler.host import Host
+from eco2ai_hpc.sampler.loop import Sampler, Settings
+
+_SLURM_CONF = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/usr/local/etc/slurm.conf")
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    arguments = _parser().parse_args(words)
+    action: Callable[[argparse.Namespace], int] = arguments.action
+    try:
+        return action(arguments)
+    except Eco2aiError as error:
+        print(error.render(), file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return SURROUNDINGS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="eco2ai-sampler",
+        description="Record this node's energy counters and jobs as evidence.",
+        epilog="example: eco2ai-sampler run --cluster alpha --foreground",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="run|probe")
+    sample = commands.add_parser("run", help="sample until SIGTERM (a second sampler on a node is a no-op)")
+    sample.set_defaults(action=_run)
+    probe = commands.add_parser("probe", help="show what can be measured here, and what would be needed for more")
+    probe.set_defaults(action=_probe)
+    probe.add_argument("--json", action="store_true", help="machine-readable")
+    for command in (sample, probe):
+        _path(command, "--sysfs", "/sys")
+        _path(command, "--procfs", "/proc")
+        _path(command, "--cgroupfs", "/sys/fs/cgroup")
+        command.add_argument(
+            "--tdp-w", type=float, default=_environment("TDP_W"), help="for the model meter, per socket"
+        )
+        command.add_argument("--tdp-source", default=_environment("TDP_SOURCE") or "configured", help=argparse.SUPPRESS)
+    _path(sample, "--spool-dir", "/var/spool/eco2ai-hpc")
+    _path(sample, "--run-dir", "/run/eco2ai-hpc")
+    sample.add_argument("--interval", type=float, default=_environment("INTERVAL") or 30.0, help="seconds, 30 at most")
+    sample.add_argument("--seal-seconds", type=float, default=_environment("SEAL_SECONDS") or 300.0)
+    sample.add_argument("--node", default=_environment("NODE"), help="default: the short host name")
+    sample.add_argument("--cluster", default=_environment("CLUSTER"), help="default: Slurm's ClusterName")
+    sample.add_argument("--manager", choices=("slurm", "local"), default="slurm")
+    sample.add_argument("--foreground", action="store_true", help="do not become a daemon")
+    return parser
+
+
+def _environment(name: str) -> str | None:
+    return os.environ.get(f"ECO2AI_HPC_{name}") or None
+
+
+def _path(parser: argparse.ArgumentParser, flag: str, default: str) -> None:
+    variable = flag.strip("-").replace("-", "_").upper()
+    parser.add_argument(flag, metavar="DIR", default=_environment(variable) or default)
+
+
+def _roots(arguments: argparse.Namespace) -> Roots:
+    return Roots(arguments.sysfs, arguments.procfs, arguments.cgroupfs)
+
+
+def _options(arguments: argparse.Namespace) -> meters.Options:
+    return meters.Options(tdp_w=arguments.tdp_w, tdp_source=arguments.tdp_source)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    if not 0 < arguments.interval <= 30:
+        raise ConfigError(
+            f"--interval {arguments.interval:g} is not within 0 to 30 s", hint="AMD counters can wrap within 131 s"
+        )
+    return Settings(
+        cluster=arguments.cluster or _cluster_name(arguments.manager),
+        node=arguments.node or os.uname().nodename.partition(".")[0],
+        spool_dir=arguments.spool_dir,
+        run_dir=arguments.run_dir,
+        roots=_roots(arguments),
+        interval_s=arguments.interval,
+        seal_s=arguments.seal_seconds,
+        manager=arguments.manager,
+        options=_options(arguments),
+    )
+
+
+def _cluster_name(manager: str) -> str:
+    if manager == "local":
+        return "local"
+    for path in (os.environ.get("SLURM_CONF", ""), *_SLURM_CONF):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    key, _, value = line.partition("=")
+                    if key.strip().lower() == "clustername":
+                        return value.split("#")[0].strip()
+        except OSError:
+            continue
+    raise ConfigError("the cluster's name is unknown: no slurm.conf was found", hint="give --cluster NAME")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    report_to = None if arguments.foreground else daemon.detach()
+    try:
+        if not daemon.take_lock(settings.run_dir):
+            daemon.ready(report_to)
+            return 0
+    except OSError:
+        daemon.ready(report_to, SURROUNDINGS)
+        raise
+    try:
+        sampler = Sampler(settings, Host(settings.roots), meters.open_all(settings.roots, settings.options))
+    except (Eco2aiError, OSError):
+        daemon.ready(report_to, BAD_INPUT)
+        raise
+    wakeup = _stop_on_signals(sampler)
+    daemon.ready(report_to)
+    try:
+        sampler.run(wakeup)
+    finally:
+        daemon.remove_pid(settings.run_dir)
+    return 0
+
+
+def _stop_on_signals(sampler: Sampler) -> int:
+    """SIGTERM and SIGINT end the loop at once, between two steps; returns the descriptor that wakes it."""
+    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: sampler.stop())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return read_end
+
+
+def _probe(arguments: argparse.Namespace) -> int:
+    # Only here: the resident sampler does not pay for it.
+    from eco2ai_hpc.sampler import probe
+
+    found = probe.examine(_roots(arguments), _options(arguments))
+    print(probe.as_json(found) if arguments.json else probe.as_text(found))
+    return 0 if any(meter["status"] == "works" for meter in found["meters"]) else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""Exact unit factors. One home: nobody else writes 3.6e12."""
+
+UJ_PER_J = 1_000_000
+UJ_PER_KWH = 3_600_000_000_000
+UW_PER_W = 1_000_000
+NS_PER_S = 1_000_000_000
+NS_PER_US = 1_000
+US_PER_S = 1_000_000
+BYTES_PER_KIB = 1024
+BYTES_PER_MIB = 1024 * 1024
+SLOT_SECONDS = 900
