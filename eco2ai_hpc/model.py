@@ -94,3 +94,29 @@ class Roots(NamedTuple):
     sysfs: str = "/sys"
     procfs: str = "/proc"
     cgroupfs: str = "/sys/fs/cgroup"
+
+
+class FactorSet(NamedTuple):
+    """One immutable table of intensities: a newer file is a new set, never an edit."""
+
+    factor_set: str
+    """Its id, e.g. `ember-2026`."""
+    title: str
+    source: str
+    licence: str
+    attribution: str
+    """What must stand beside a figure that uses it."""
+    digest: str
+    """`sha256:` of the file."""
+
+
+class Factor(NamedTuple):
+    """One yearly intensity of a grid zone."""
+
+    grid_zone: str
+    """As text, always: Namibia's code is `NA`."""
+    kind: str
+    """{location, market, residual, marginal}-{lifecycle, direct}; a set has one kind."""
+    year: int
+    intensity_g_per_kwh: str
+    """A decimal number as it stands in the source; converted once, in SQL, never through a float."""

@@ -1,0 +1,79 @@
+"""Find the sealed segments below the spool directories and bring in those that are not in yet."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from eco2ai_hpc import spool
+from eco2ai_hpc.collector.nodes import cpus_on_node
+from eco2ai_hpc.errors import SpoolError
+from eco2ai_hpc.ledger import Ledger, load
+from eco2ai_hpc.model import Problem
+
+# One transaction holds one batch: bounds memory, and what a crash makes us read again.
+BATCH_FILES = 500
+BATCH_BYTES = 256 * 1024 * 1024
+
+
+class Loaded(NamedTuple):
+    """What one pass over the spools did."""
+
+    found: int
+    new: int
+    refused: int
+    bad_lines: int
+
+
+def load_new(ledger: Ledger, directories: Sequence[str], progress: Callable[[str], None]) -> Loaded:
+    """Load every sealed segment that is not in the ledger; a crash at any instant leaves whole batches."""
+    known = load.known_digests(ledger)
+    found, new, bad_lines = 0, 0, 0
+    problems: list[Problem] = []
+    batch: list[spool.Segment] = []
+
+    def flush() -> None:
+        nonlocal new, bad_lines
+        if batch:
+            bad_lines += load.load_segments(ledger, batch, cpus_on_node)
+            known.update({load.segment_key(segment): segment.sha256 for segment in batch})
+            new += len(batch)
+            progress(f"{new} segments loaded")
+            batch.clear()
+
+    taken: set[tuple[str, str, str, str, int]] = set()
+    for path in _paths(directories):
+        found += 1
+        segment = _admit(path, known, problems)
+        if segment is None or load.segment_key(segment) in taken:
+            continue
+        taken.add(load.segment_key(segment))
+        batch.append(segment)
+        if len(batch) >= BATCH_FILES or sum(item.size_bytes for item in batch) >= BATCH_BYTES:
+            flush()
+    flush()
+    load.add_problems(ledger, problems)
+    return Loaded(found, new, len(problems), bad_lines)
+
+
+def _paths(directories: Sequence[str]) -> Iterator[str]:
+    for directory in directories:
+        yield from spool.sealed_segments(directory)
+
+
+def _admit(
+    path: str, known: dict[tuple[str, str, str, str, int], str], problems: list[Problem]
+) -> spool.Segment | None:
+    """The segment if it is to be loaded; None where it is in already, or was refused."""
+    try:
+        segment = spool.read_segment(path)
+    except SpoolError as error:
+        problems.append(Problem(path, None, "a whole segment", str(error)))
+        return None
+    except OSError as error:
+        problems.append(Problem(path, None, "a readable file", error.strerror or str(error)))
+        return None
+    digest = known.get(load.segment_key(segment))
+    if digest is None:
+        return segment
+    if digest != segment.sha256:
+        problems.append(Problem(path, None, f"the content loaded before, sha256 {digest}", f"sha256 {segment.sha256}"))
+    return None

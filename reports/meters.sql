@@ -1,0 +1,15 @@
+-- The counters behind the figures of a period: what counts, and what its meter says of itself.
+select z.cluster, z.node, z.zone, z.domain, any_value(z.why) as why
+from zone as z
+inner join (
+    select distinct cluster, node, zone
+    from slot_carbon
+    where
+        ($cluster is null or cluster = $cluster)
+        and ($region is null or region = $region)
+        and ($from_utc is null or slot_at_utc >= $from_utc)
+        and ($to_utc is null or slot_at_utc < $to_utc)
+) as c on z.cluster = c.cluster and z.node = c.node and z.zone = c.zone
+where z.used
+group by z.cluster, z.node, z.zone, z.domain
+order by z.cluster, z.node, z.zone

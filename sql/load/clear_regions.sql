@@ -1,0 +1,3 @@
+delete from node_region;
+delete from pue;
+delete from region;

@@ -1,0 +1,1 @@
+select digest from factor_set where factor_set = $factor_set

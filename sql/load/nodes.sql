@@ -1,0 +1,1 @@
+select distinct cluster, node from segment order by cluster, node
