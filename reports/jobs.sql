@@ -41,6 +41,7 @@ used as (
 select
     c.cluster, c.run_id, c.job_id, c.job_label, c.job_name, c.uid, c.user_name, c.account, c.partition, c.state,
     c.started_at_utc, c.ended_at_utc, c.nodes, c.grade, c.coverage_ratio, c.gap_seconds,
+    c.life_seconds, c.known_seconds,
     u.region, u.energy_uj, u.cpu_uj, u.dram_uj, u.gpu_uj, u.rest_uj, u.own_use_uj, u.own_idle_uj, u.system_share_uj,
     u.known_uj, u.co2e_g
 from chosen as c

@@ -28,6 +28,8 @@ class Summary(NamedTuple):
     calibrations_new: int
     nodes_without_region: list[str]
     warnings: list[str]
+    jobs_failed: str | None
+    """Why Slurm could not be asked; everything else is in."""
 
 
 class _Jobs(NamedTuple):
@@ -47,7 +49,7 @@ def collect(
     """Bring everything new into the ledger; a second run changes nothing.
 
     `jobs`: `sacct`, `none`, or the path of a file of sacct's own -P output. Where Slurm cannot be asked the evidence
-    is in all the same, and SurroundingsError says what is missing.
+    is in all the same, and the summary's `jobs_failed` says what is missing.
     """
     for directory in directories:
         if not Path(directory).is_dir():
@@ -55,10 +57,13 @@ def collect(
     with open_ledger(ledger_path, write=True) as ledger:
         loaded = segments.load_new(ledger, directories, progress)
         homeless = places.apply(ledger, site)
-        done, warnings = _Jobs(), list[str]()
+        done, warnings, failed = _Jobs(), list[str](), None
         if jobs != "none":
             progress("job records")
-            done, warnings = _load_jobs(ledger, site, jobs)
+            try:
+                done, warnings = _load_jobs(ledger, site, jobs)
+            except SurroundingsError as error:
+                failed = str(error)
         calibrations = books.calibrate(ledger)
     return Summary(
         segments_found=loaded.found,
@@ -71,6 +76,7 @@ def collect(
         calibrations_new=calibrations,
         nodes_without_region=[f"{cluster}:{node}" for cluster, node in homeless],
         warnings=warnings,
+        jobs_failed=failed,
     )
 
 

@@ -64,6 +64,10 @@ class Ledger:
         folder = Path(resources.path("sql", "checks"))
         return {rule.stem: self.rows(rule.read_text(encoding="utf-8")) for rule in sorted(folder.glob("*.sql"))}
 
+    def problems(self) -> list[Row]:
+        """Input that could not be used, newest first."""
+        return self.rows(sql_text("load", "problems.sql"))
+
 
 def sql_text(*parts: str) -> str:
     """The text of a file below sql/."""

@@ -18,7 +18,7 @@ _SEGMENT = (
 _ZONE = ("cluster", "node", "boot_id", "sampler_run", "zone", "domain", "wrap_uj", "max_uw", "used", "why")
 _MARK = (
     "cluster", "node", "run_key", "edge", "name", "boot_id", "boottime_ns", "marked_at_utc", "job_id", "sluid", "uid",
-    "user_name", "account", "partition", "cpus", "gpus", "environment", "why", "sampler_run", "seq", "line",
+    "user_name", "account", "partition", "job_name", "cpus", "gpus", "environment", "why", "sampler_run", "seq", "line",
 )  # fmt: skip
 
 CpusOnNode = Callable[[str, str, str], int | None]
@@ -126,6 +126,7 @@ def _mark(mark: Row, cpus_on_node: CpusOnNode) -> tuple[Any, ...]:
         env.get("SLURM_JOB_USER"),
         env.get("SLURM_JOB_ACCOUNT"),
         env.get("SLURM_JOB_PARTITION"),
+        env.get("ECO2AI_HPC_NAME"),
         cpus_on_node(node_list, env.get("SLURM_JOB_CPUS_PER_NODE", ""), mark["node"]),
         ",".join(mark["gpus"] or []) or None,
         json.dumps(env, sort_keys=True) if env else None,

@@ -35,7 +35,7 @@ class Question(NamedTuple):
         """The parameters of the queries in reports/*.sql; None does not restrict."""
         chosen = dict.fromkeys(("job", "user", "account", "region", "partition"))
         if self.kind in chosen:
-            chosen |= {self.kind: self.subject}  # type: ignore[dict-item]
+            chosen |= {self.kind: self.subject}
         return chosen | {"cluster": self.cluster, "from_utc": self.from_utc, "to_utc": self.to_utc}
 
 
@@ -142,16 +142,10 @@ def _totals(runs: Sequence[Row]) -> dict[str, Any]:
 
 
 def _coverage(runs: Sequence[Row]) -> float | None:
-    """Known node time over all node time of the runs: from each run's own ratio and gap."""
-    gap_s = sum(run["gap_seconds"] or 0 for run in runs)
-    known_s = 0.0
-    for run in runs:
-        ratio = run["coverage_ratio"]
-        if ratio is not None and ratio < 1:
-            known_s += (run["gap_seconds"] or 0) * ratio / (1 - ratio)
-        elif ratio == 1 and run["started_at_utc"] and run["ended_at_utc"]:
-            known_s += (run["ended_at_utc"] - run["started_at_utc"]).total_seconds()
-    return round(known_s / (known_s + gap_s), 6) if known_s + gap_s > 0 else None
+    """Node time with known energy over all node time of the runs."""
+    life_s = sum(run["life_seconds"] or 0 for run in runs)
+    known_s = sum(run["known_seconds"] or 0 for run in runs)
+    return round(known_s / life_s, 6) if life_s else None
 
 
 def _worst_grade(runs: Sequence[Row]) -> str | None:

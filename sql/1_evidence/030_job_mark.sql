@@ -15,6 +15,7 @@ create table if not exists job_mark (
     user_name varchar,
     account varchar,
     partition varchar,
+    job_name varchar,
     cpus integer,
     gpus varchar,
     environment varchar,

@@ -42,6 +42,7 @@ marked as (
         max(user_name) as user_name,
         max(account) as account,
         max(partition) as partition,
+        max(job_name) as job_name,
         max(cpus) as cpus,
         max(case when edge = 'start' then boottime_ns end) as start_ns,
         max(case when edge = 'end' then boottime_ns end) as end_ns,
@@ -117,7 +118,7 @@ one_each as (
 unmarked as (
     select
         r.cluster, r.node, 'slurm:' || r.db_index as run_key, b.boot_id, r.job_id, r.sluid, r.uid, r.user_name,
-        r.account, r.partition, cast(null as integer) as cpus,
+        r.account, r.partition, cast(null as varchar) as job_name, cast(null as integer) as cpus,
         cast(null as bigint) as start_ns, cast(null as bigint) as end_ns,
         r.db_index, r.started_at_utc, r.ended_at_utc, r.cpus as record_cpus,
         r.memory_bytes as record_memory_bytes, r.nodes as record_nodes
@@ -138,13 +139,13 @@ run as (
         cluster, node, run_key, boot_id, job_id, coalesce(record_sluid, sluid) as sluid,
         coalesce(record_uid, uid) as uid, coalesce(record_user, user_name) as user_name,
         coalesce(record_account, account) as account, coalesce(record_partition, partition) as partition,
-        cpus, start_ns, end_ns, db_index, started_at_utc, ended_at_utc,
+        job_name, cpus, start_ns, end_ns, db_index, started_at_utc, ended_at_utc,
         record_cpus, record_memory_bytes, record_nodes
     from one_each
     union all
     select
-        cluster, node, run_key, boot_id, job_id, sluid, uid, user_name, account, partition, cpus, start_ns, end_ns,
-        db_index, started_at_utc, ended_at_utc, record_cpus, record_memory_bytes, record_nodes
+        cluster, node, run_key, boot_id, job_id, sluid, uid, user_name, account, partition, job_name, cpus, start_ns,
+        end_ns, db_index, started_at_utc, ended_at_utc, record_cpus, record_memory_bytes, record_nodes
     from unmarked
 )
 
@@ -166,6 +167,7 @@ select
     r.user_name,
     r.account,
     r.partition,
+    r.job_name,
     coalesce(r.start_ns, utc_us(r.started_at_utc) * 1000 - b.offset_ns) as began_ns,
     greatest(
         coalesce(r.start_ns, utc_us(r.started_at_utc) * 1000 - b.offset_ns),

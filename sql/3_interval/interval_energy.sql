@@ -4,7 +4,7 @@
 --   reset        another boot, or the counter fell and its range is not published
 --   ambiguous    a whole range may hide in the interval: highest power x time >= 0.8 x range
 --   implausible  more than 1.5 x highest power x time (20 ms are added for the counter's own update time)
--- A failed read widened the interval already; an interval over a hole in the readings is_hole.
+-- A failed read widened the interval already. is_hole: readings are missing, longer than two ticks.
 create or replace view interval_energy as
 with pair as (
     select
@@ -13,8 +13,7 @@ with pair as (
         lag(boottime_ns) over counter as before_ns,
         lag(boot_id) over counter as before_boot,
         lag(read_at_utc) over counter as before_at_utc,
-        lag(busy_us) over counter as before_busy_us,
-        lag(sampler_run) over counter as before_run
+        lag(busy_us) over counter as before_busy_us
     from stg_reading
     window counter as (partition by cluster, node, zone order by boot_began_at_utc, boot_id, boottime_ns)
 ),
@@ -120,5 +119,5 @@ select
     reason,
     piece_busy_us as busy_us,
     manager,
-    before_run <> sampler_run or elapsed_ns > 2 * interval_ns + 1000000000 as is_hole
+    elapsed_ns > 2 * interval_ns + 1000000000 as is_hole
 from ranked;

@@ -11,6 +11,7 @@ with on_nodes as (
         max(r.user_name) as user_name,
         max(r.account) as account,
         max(r.partition) as partition,
+        max(r.job_name) as job_name,
         count(*) as nodes_seen,
         string_agg(r.node, ',' order by r.node) as nodes,
         min(us_utc((r.began_ns + r.offset_ns) // 1000)) as began_at_utc,
@@ -31,7 +32,7 @@ joined as (
         coalesce(j.db_index, o.db_index) as db_index,
         coalesce(o.job_id, j.job_id) as job_id,
         coalesce(j.job_label, cast(o.job_id as varchar)) as job_label,
-        j.name as job_name,
+        coalesce(j.name, o.job_name) as job_name,
         coalesce(o.uid, j.uid) as uid,
         coalesce(o.user_name, j.user_name) as user_name,
         coalesce(o.account, j.account) as account,
@@ -73,5 +74,8 @@ select
         else 'partly_measured'
     end as grade,
     case when life_ns > 0 then round(least(1.0, cast(known_ns as double) / nullif(life_ns, 0)), 6) end as coverage_ratio,
-    round(greatest(0, cast(life_ns - known_ns as double)) / 1e9, 3) as gap_seconds
+    round(greatest(0, cast(life_ns - known_ns as double)) / 1e9, 3) as gap_seconds,
+    -- For sums: a ratio of sums, not a mean of ratios.
+    cast(life_ns as double) / 1e9 as life_seconds,
+    cast(least(known_ns, life_ns) as double) / 1e9 as known_seconds
 from joined;

@@ -1,0 +1,3 @@
+select file, line, expected, found, seen_at_utc
+from ingest_problem
+order by seen_at_utc desc, file, line
