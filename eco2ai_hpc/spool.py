@@ -8,6 +8,8 @@ A segment is newline-delimited JSON: a header, lines, a trailer. docs/spool-form
 """
 
 import binascii
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,10 +23,10 @@ from eco2ai_hpc.errors import SpoolError
 VERSION = 1
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-NAME = re.compile(r"^(?P<boot>[0-9a-f]{8})-(?P<run>[0-9a-f]{8})-(?P<seq>[0-9]{6})\.ndjson$")
+NAME = re.compile(r"^(?P<boot>[0-9a-f]{8})-(?P<run>[0-9a-f]{8})-(?P<seq>[0-9]{6,})\.ndjson\Z")
 _PART = ".part"
 # A directory name of the spool is a cluster's or a node's; both come from outside.
-_SAFE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")
+_SAFE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
 
 Line = Mapping[str, Any]
 
@@ -61,51 +63,97 @@ def encode(line: Line) -> bytes:
 
 
 class SegmentWriter:
-    """One open segment. Every method raises OSError as the system gave it."""
+    """One open segment. Every method raises OSError as the system gave it, and then leaves whole lines only."""
 
     def __init__(self, directory: str, header: dict[str, Any]) -> None:
-        os.makedirs(directory, mode=DIRECTORY_MODE, exist_ok=True)
+        _make_directories(directory)
         name = segment_name(header["boot"], header["sampler"], header["seq"])
         self.final_path = os.path.join(directory, name)
         self.lines = 0
         self._digest = hashlib.sha256()
+        self._size = 0
+        self._is_torn = False
+        self._is_named_on_disk = False
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(self.final_path + _PART, flags, FILE_MODE)
-        # Held as long as the writer lives: tells an open segment from an orphan (see recover).
-        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
+            # Held as long as the writer lives: tells an open segment from an orphan (see recover).
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.append(header)
         except OSError:
-            os.unlink(self.final_path + _PART)
             os.close(self._fd)
+            os.unlink(self.final_path + _PART)
             raise
 
     def append(self, line: Line) -> None:
-        """Write one line; a short write is taken back so that no half line stays (full disk)."""
+        """Write one line; what does not fit is taken back, so that no half line stays (full disk)."""
         data = encode(line)
-        written = os.write(self._fd, data)
-        if written != len(data):
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise OSError(28, "no space for a whole line", self.final_path)
+        self._write(data)
         self._digest.update(data)
+        self._size += len(data)
         self.lines += 1
 
     def seal(self) -> str:
-        """Append the trailer, flush, rename; return the segment's digest."""
+        """Append the trailer, flush, rename; return the digest. After an error the segment is open as before."""
         digest = self._digest.hexdigest()
-        data = encode(trailer(Seal(self.lines, digest, recovered=False)))
-        written = os.write(self._fd, data)
-        if written != len(data):
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise OSError(28, "no space for the trailer", self.final_path)
-        os.fsync(self._fd)
-        os.rename(self.final_path + _PART, self.final_path)
+        self._write(encode(trailer(Seal(self.lines, digest, recovered=False))))
+        try:
+            os.fsync(self._fd)
+            os.rename(self.final_path + _PART, self.final_path)
+        except OSError:
+            self._take_back()
+            raise
         os.close(self._fd)
+        _sync_directory(self.final_path)
         return digest
 
     def flush(self) -> None:
-        """Bring what was written to the disk: bounds what a loss of power takes."""
+        """Bring what was written to the disk, its name too: bounds what a loss of power takes."""
         os.fdatasync(self._fd)
+        if not self._is_named_on_disk:
+            _sync_directory(self.final_path)
+            self._is_named_on_disk = True
+
+    def _write(self, data: bytes) -> None:
+        if self._is_torn:  # an earlier attempt could not be taken back
+            os.ftruncate(self._fd, self._size)
+            self._is_torn = False
+        try:
+            _write_whole(self._fd, data, self.final_path)
+        except OSError:
+            self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        """Forget what follows the last whole line; where even that fails, `_write` tries again before it writes."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._is_torn = True
+
+
+def _write_whole(descriptor: int, data: bytes, path: str) -> None:
+    if os.write(descriptor, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+def _make_directories(directory: str) -> None:
+    """The node's and the cluster's directory for the owner only; what is above them is the site's."""
+    cluster = os.path.dirname(directory)
+    os.makedirs(os.path.dirname(cluster), mode=0o755, exist_ok=True)
+    for path in (cluster, directory):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, DIRECTORY_MODE)
+
+
+def _sync_directory(path: str) -> None:
+    """A name is on disk once its directory is (fsync(2)); file systems that cannot do that need not."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def trailer(seal: Seal) -> dict[str, Any]:
@@ -113,20 +161,31 @@ def trailer(seal: Seal) -> dict[str, Any]:
     return {"k": "trailer", "lines": seal.lines, "sha256": seal.sha256, "recovered": seal.recovered}
 
 
-def recover(directory: str) -> list[str]:
-    """Seal every orphaned `.part` below `directory` as it stands; return the sealed paths.
+class Recovery(NamedTuple):
+    """What `recover` did."""
+
+    sealed: list[str]
+    """Paths of the segments it sealed."""
+    failed: list[str]
+    """What it could not do, file by file: worth another try once there is room again."""
+
+
+def recover(directory: str) -> Recovery:
+    """Seal every orphaned `.part` in `directory` as it stands.
 
     A torn last line stays, ended by a newline, so that the reader can show it. A `.part` that another process
-    holds open and one without a single whole line are left alone and removed, respectively.
+    holds open is left alone; one without a single whole line is removed. One that fails never stops the others.
     """
-    sealed = []
+    sealed, failed = [], []
     for name in sorted(_listdir(directory)):
         if name.endswith(_PART) and NAME.match(name.removesuffix(_PART)):
             path = os.path.join(directory, name)
-            done = _seal_orphan(path)
-            if done:
-                sealed.append(done)
-    return sealed
+            try:
+                if done := _seal_orphan(path):
+                    sealed.append(done)
+            except OSError as error:
+                failed.append(f"{path}: {error.strerror or error}")
+    return Recovery(sealed, failed)
 
 
 def _listdir(directory: str) -> list[str]:
@@ -137,7 +196,7 @@ def _listdir(directory: str) -> list[str]:
 
 
 def _seal_orphan(path: str) -> str | None:
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,19 +206,27 @@ def _seal_orphan(path: str) -> str | None:
         if b"\n" not in content:
             os.unlink(path)
             return None
-        whole = _tail_is_trailer(content)
-        if whole is None:
-            if not content.endswith(b"\n"):
-                os.write(fd, b"\n")
-                content += b"\n"
-            seal = Seal(content.count(b"\n"), hashlib.sha256(content).hexdigest(), recovered=True)
-            os.write(fd, encode(trailer(seal)))
-            os.fsync(fd)
+        if _tail_is_trailer(content) is None:
+            _append_trailer(fd, content, path)
+        os.fsync(fd)
         final = path.removesuffix(_PART)
         os.rename(path, final)
+        _sync_directory(final)
         return final
     finally:
         os.close(fd)
+
+
+def _append_trailer(fd: int, content: bytes, path: str) -> None:
+    """End a torn last line and seal; with no room for all of it the file stays as it was."""
+    end_of_line = b"" if content.endswith(b"\n") else b"\n"
+    whole = content + end_of_line
+    seal = Seal(whole.count(b"\n"), hashlib.sha256(whole).hexdigest(), recovered=True)
+    try:
+        _write_whole(fd, end_of_line + encode(trailer(seal)), path)
+    except OSError:
+        os.ftruncate(fd, len(content))
+        raise
 
 
 def _read_all(fd: int) -> bytes:
@@ -187,7 +254,7 @@ def parse_trailer(line: bytes) -> Seal | None:
         if found["k"] != "trailer":
             return None
         return Seal(int(found["lines"]), str(found["sha256"]), bool(found["recovered"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -234,7 +301,16 @@ def read_segment(path: str) -> Segment:
     )
 
 
-_HEADER_KEYS = {"v": int, "cluster": str, "node": str, "boot": str, "sampler": str, "seq": int, "zones": dict}
+_HEADER_KEYS: dict[str, tuple[type, ...]] = {
+    "v": (int,), "cluster": (str,), "node": (str,), "boot": (str,), "sampler": (str,), "seq": (int,), "zones": (dict,),
+}  # fmt: skip
+# May be left out or null; where they are there, a reader relies on their type.
+_OPTIONAL_HEADER_KEYS: dict[str, tuple[type, ...]] = {
+    "t": (str,), "bt": (int,), "interval_s": (int, float), "software": (str,), "prev": (str,), "cpus": (int,),
+    "sockets": (int,), "mem_mib": (int,), "cpu_model": (str,), "manager": (str,),
+}  # fmt: skip
+_ZONE_KEYS: dict[str, tuple[type, ...]] = {"domain": (str,), "used": (bool,)}
+_OPTIONAL_ZONE_KEYS: dict[str, tuple[type, ...]] = {"wrap": (int,), "max_uw": (int,), "why": (str,)}
 
 
 def _parse_header(path: str, line: bytes) -> dict[str, Any]:
@@ -242,17 +318,44 @@ def _parse_header(path: str, line: bytes) -> dict[str, Any]:
         header = json.loads(line)
         if header["k"] != "header":
             raise KeyError("k")
-        wrong = [key for key, kind in _HEADER_KEYS.items() if not isinstance(header[key], kind)]
+        version = header["v"]
     except (ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{path}:1: expected a header line, found {line[:60]!r} ({error})") from None
-    if wrong:
-        raise SpoolError(f"{path}:1: header key {wrong[0]!r} has the wrong type")
-    if header["v"] > VERSION:
+    # Before anything else: another version may have other keys.
+    if not _has_type(version, (int,)) or not 1 <= version <= VERSION:
         raise SpoolError(
-            f"{path}:1: has format version {header['v']}, expected 1 to {VERSION}",
+            f"{path}:1: has format version {version!r}, expected 1 to {VERSION}",
             hint="upgrade the server before the nodes",
         )
+    wrong = _wrong_key(header, _HEADER_KEYS, _OPTIONAL_HEADER_KEYS)
+    if wrong:
+        raise SpoolError(f"{path}:1: header key {wrong!r} is missing or has the wrong type")
+    for zone, about in header["zones"].items():
+        wrong = _wrong_key(about, _ZONE_KEYS, _OPTIONAL_ZONE_KEYS) if isinstance(about, dict) else "zones"
+        if wrong:
+            raise SpoolError(f"{path}:1: zone {zone!r}: key {wrong!r} is missing or has the wrong type")
     return dict(header)
+
+
+def _wrong_key(
+    found: dict[str, Any], required: Mapping[str, tuple[type, ...]], optional: Mapping[str, tuple[type, ...]]
+) -> str | None:
+    for key, kinds in required.items():
+        if not _has_type(found.get(key), kinds):
+            return key
+    for key, kinds in optional.items():
+        if found.get(key) is not None and not _has_type(found[key], kinds):
+            return key
+    return None
+
+
+def _has_type(value: object, kinds: tuple[type, ...]) -> bool:
+    """JSON's true is not a number, and a number that does not fit into 64 bits is none that anybody can store."""
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, int | float) and not abs(value) < 1 << 63:  # infinity and NaN too
+        return False
+    return isinstance(value, kinds)
 
 
 def sealed_segments(directory: str) -> Iterator[str]:

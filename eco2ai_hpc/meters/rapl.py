@@ -60,7 +60,10 @@ class Rapl:
         descriptor = self._descriptors.get(key)
         if descriptor is None:
             descriptor = self._descriptors[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return int(os.pread(descriptor, 32, 0))
+        text = os.pread(descriptor, 32, 0).strip()
+        if not text.isdigit():  # int() would take "-1" and "1_0" too
+            raise ValueError(text)
+        return int(text)
 
     def _drop(self, key: str) -> None:
         descriptor = self._descriptors.pop(key, None)
@@ -147,7 +150,11 @@ def _vendor(roots: Roots) -> str:
 def _highest_limit(path: str) -> int | None:
     """The largest published limit up to 2 kW; names and windows of constraints may contradict each other."""
     limits = []
-    for name in os.listdir(path):
+    try:
+        names = os.listdir(path)
+    except OSError:  # the zone went away since it was listed
+        return None
+    for name in names:
         if re.match(r"^constraint_\d+_(max_power|power_limit)_uw$", name):
             limit = _positive(_text(path, name))
             if limit is not None and limit <= _PLAUSIBLE_LIMIT_UW:

@@ -1,6 +1,7 @@
 """The report for a terminal: the figure in one line, then the books, the jobs, and where it all comes from."""
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from eco2ai_hpc.report import wording
@@ -11,18 +12,21 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+Column = tuple[str, Callable[[Content], str], bool]
+"""Title, what it says of a run, and whether it is a number: flush right and never wrapped."""
+
 WIDTH = 120
 """Columns where nobody says: a file or a pipe."""
-_ROOMY = 118
-"""From here on the states are written out; below, Slurm's own two letters."""
-_NAME = 24
+_ROOMY = 110
+"""From here on each thing has its own column; below, states are Slurm's own letters and neighbours share a column."""
+_NAME = 20
 _STATE_CODES = {
     "BOOT_FAIL": "BF", "CANCELLED": "CA", "COMPLETED": "CD", "CONFIGURING": "CF", "COMPLETING": "CG", "DEADLINE": "DL",
     "FAILED": "F", "NODE_FAIL": "NF", "OUT_OF_MEMORY": "OOM", "PENDING": "PD", "PREEMPTED": "PR", "RUNNING": "R",
     "REQUEUED": "RQ", "RESIZING": "RS", "REVOKED": "RV", "SUSPENDED": "S", "TIMEOUT": "TO",
 }  # fmt: skip
 """As squeue(1) and sacct(1) abbreviate them."""
-_GRADE_STYLE = {"measured": "green", "partly_measured": "yellow", "modelled": "magenta", "estimated": "magenta"}
+_GRADE_STYLE = {"measured": "", "partly_measured": "yellow", "modelled": "magenta", "estimated": "magenta"}
 
 
 def render(content: Content, *, width: int | None = None, color: bool = False) -> str:
@@ -57,11 +61,13 @@ def _text(text: str, style: str = "") -> "Text":
     return Text(text, style=style)
 
 
-def _table() -> "Table":
+def _table(gap: int = 2) -> "Table":
     from rich import box
     from rich.table import Table
 
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
+    # The box itself puts one blank between columns.
+    padding = (0, gap - 1, 0, 0)
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, header_style="bold")
 
 
 def _section(console: "Console", title: str) -> None:
@@ -82,10 +88,16 @@ def _books(console: "Console", content: Content) -> None:
     for part in parts:
         exact = UNKNOWN if part.energy_uj is None else f"{part.energy_uj:,}"
         total = part.key == "counter"
-        row = ("= counters" if total else part.title.lower(), wording.energy(part.energy_uj), wording.percent(part.share))
-        table.add_row(*(_text(cell) for cell in (*row, exact, part.meaning)), style="bold" if total else None)
+        title = "= counters" if total else _inner(part.title)
+        row = (title, wording.energy(part.energy_uj), wording.percent(part.share), exact, part.meaning)
+        table.add_row(*(_text(cell) for cell in row), style="bold" if total else None)
+    table.add_row("unknown", UNKNOWN, UNKNOWN, UNKNOWN, _text(wording.unknown_time(content["books"])))
     console.print(table)
-    console.print(_text(f"time without known energy: {wording.duration(content['books']['gap_seconds'])} (no figure holds it)"))
+
+
+def _inner(title: str) -> str:
+    """A title inside a sentence."""
+    return title if title.startswith("GPU") else title[:1].lower() + title[1:]
 
 
 def _jobs(console: "Console", content: Content) -> None:
@@ -94,57 +106,97 @@ def _jobs(console: "Console", content: Content) -> None:
         return
     _section(console, "Runs")
     roomy = console.width >= _ROOMY
-    table = _table()
-    table.add_column("job", overflow="fold", min_width=4)
-    table.add_column("user", overflow="fold", min_width=5)
-    table.add_column("account", overflow="fold", min_width=5)
-    table.add_column("state" if roomy else "st", no_wrap=True)
-    table.add_column("nodes", overflow="fold", min_width=5)
-    for title in ("elapsed", "energy", "CO2e", "held idle" if roomy else "idle"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("grade", min_width=8)
-    table.add_column("coverage" if roomy else "cover", justify="right", no_wrap=True)
+    columns = _columns(roomy, content["generated_at_utc"])
+    table = _table(gap=2 if roomy else 1)
+    for title, _, is_number in columns:
+        if is_number:
+            table.add_column(title, justify="right", no_wrap=True)
+        else:
+            table.add_column(title, overflow="fold", no_wrap=title in ("st", "state", "grade", "quality"))
     for job in jobs:
-        grade = _text(wording.grade(job["grade"]), _GRADE_STYLE.get(job["grade"] or "", "red"))
-        table.add_row(
-            _text(wording.clip(wording.label(job), _NAME)),
-            _text(wording.clip(wording.who(job), _NAME)),
-            _text(wording.clip(job["account"] or UNKNOWN, _NAME)),
-            _text(_state(job["state"], roomy)),
-            _text(wording.clip(job["nodes"] or UNKNOWN, _NAME)),
-            _text(wording.elapsed(job, content["generated_at_utc"])),
-            _text(wording.energy(job["energy_uj"])),
-            _text(wording.mass(job["co2e_kg"])),
-            _text(wording.percent(wording.share(job["own_idle_uj"], job["energy_uj"]))),
-            grade,
-            _text(wording.percent(job["coverage_ratio"])),
-        )
+        style = _GRADE_STYLE.get(job["grade"] or "", "red")
+        table.add_row(*(_text(say(job), style) for _, say, _ in columns))
     console.print(table)
     if left_out:
         console.print(_text(left_out))
     _jobs_sum(console, content)
 
 
+def _columns(roomy: bool, generated_at_utc: str) -> list[Column]:
+    """The columns of the table of runs, for a wide or a narrow terminal."""
+
+    def account(job: Content) -> str:
+        return wording.clip(job["account"] or UNKNOWN, _NAME)
+
+    def user(job: Content) -> str:
+        return wording.clip(wording.who(job), _NAME)
+
+    def idle(job: Content) -> str:
+        return wording.percent(wording.share(job["own_idle_uj"], job["energy_uj"]))
+
+    nodes: Column = ("nodes", lambda job: wording.clip(job["nodes"] or UNKNOWN, _NAME), False)
+    figures: list[Column] = [
+        ("elapsed", lambda job: wording.elapsed(job, generated_at_utc), True),
+        ("energy", lambda job: wording.energy(job["energy_uj"]), True),
+        ("CO2e", lambda job: wording.mass(job["co2e_kg"]), True),
+    ]
+    first: Column = ("job", lambda job: wording.clip(wording.label(job), _NAME), False)
+    if roomy:
+        return [
+            first,
+            ("user", user, False),
+            ("account", account, False),
+            ("state", _state, False),
+            nodes,
+            *figures,
+            ("held idle", idle, True),
+            ("grade", lambda job: wording.grade(job["grade"]), False),
+            ("coverage", lambda job: wording.percent(job["coverage_ratio"]), True),
+        ]
+    return [
+        first,
+        ("user, account", lambda job: f"{user(job)}, {account(job)}", False),
+        ("st", _state_code, False),
+        nodes,
+        *figures,
+        ("idle", idle, True),
+        ("quality", _quality, False),
+    ]
+
+
+def _quality(job: Content) -> str:
+    """Grade and coverage in one word."""
+    if job["grade"] == "partly_measured":
+        return f"part {job['coverage_ratio']:.0%}"
+    return "none" if job["grade"] is None else wording.grade(job["grade"])
+
+
 def _jobs_sum(console: "Console", content: Content) -> None:
     totals = content["totals"]
-    console.print(
-        _text(
-            f"{wording.runs(totals['runs'])} together: {wording.energy(totals['energy_uj'])}, "
-            f"{wording.mass(totals['co2e_kg'])} CO2e, coverage {wording.percent(totals['coverage_ratio'])}",
-            "bold",
-        )
+    line = (
+        f"{wording.runs(totals['runs'])} together: {wording.energy(totals['energy_uj'])}, "
+        f"{wording.mass(totals['co2e_kg'])} CO2e, coverage {wording.percent(totals['coverage_ratio'])}"
     )
-    for word, parts in (("of it", wording.purposes(totals)), ("by part", wording.components(totals))):
-        known = [f"{p.title.lower()} {wording.energy(p.energy_uj)} ({wording.percent(p.share)})" for p in parts]
-        console.print(_text(f"{word}: {', '.join(known)}".replace("gpus", "GPUs")))
+    console.print(_text(line, "bold"))
+    for parts in (wording.purposes(totals), wording.components(totals)):
+        words = [
+            f"{_inner(part.title)} {wording.energy(part.energy_uj)}"
+            + (f" ({wording.percent(part.share)})" if part.share is not None else "")
+            for part in parts
+        ]
+        console.print(_text(f"  = {' + '.join(words)}"))
 
 
-def _state(state: str | None, roomy: bool) -> str:
-    """Slurm's word (without the `by UID` of a cancelled job), or its two letters where room is short."""
-    if not state:
-        return UNKNOWN
-    word = state.split(maxsplit=1)[0] if state.strip() else UNKNOWN
-    return wording.clip(word, 14) if roomy else _STATE_CODES.get(word, wording.clip(word, 5))
+def _state(job: Content) -> str:
+    """Slurm's word, without the `by UID` of a cancelled job."""
+    words = str(job["state"] or "").split()
+    return wording.clip(words[0], 13) if words else UNKNOWN
+
+
+def _state_code(job: Content) -> str:
+    """The letters that squeue(1) and sacct(1) use where room is short."""
+    word = _state(job)
+    return _STATE_CODES.get(word, wording.clip(word, 3))
 
 
 def _sources(console: "Console", content: Content) -> None:
@@ -152,21 +204,20 @@ def _sources(console: "Console", content: Content) -> None:
     if factors:
         _section(console, "Factors: CO2e = energy x PUE x intensity")
     for row in factors:
-        console.print(
-            _text(
-                f"{row['region']} (grid {row['zone']}): {row['intensity']}, PUE {row['pue']}; "
-                f"{row['kind']}; {row['set']}, vintage {row['vintage']}"
-            )
-        )
-    for credit in wording.credits(content):
+        kind = f"; {row['kind']}; {row['set']}, vintage {row['vintage']}" if row["kind"] != UNKNOWN else ""
+        line = f"{row['region']} (grid zone {row['zone']}): {row['intensity']}, PUE {row['pue']}{kind}"
+        console.print(_text(line))
+    for credit in wording.data_credits(content):
         console.print(_text(f"data: {credit}"))
     meters = wording.meters(content)
     if meters:
         _section(console, "Meters")
-    for why, nodes in meters:
-        console.print(_text(f"{nodes}: {why}"))
+    for meter in meters:
+        console.print(
+            _text(f"{meter.name} ({meter.domains}) on {meter.nodes}" + (f": {meter.why}" if meter.why else ""))
+        )
     unknowns = wording.unknowns(content)
     if unknowns:
         _section(console, "What is not known")
     for sentence in unknowns:
-        console.print(_text(sentence))
+        console.print(_text(f"- {sentence}"))

@@ -1,6 +1,6 @@
 """How a report puts its content into words: units, shares, times, sentences. One home for text and HTML.
 
-Nothing here computes a figure of the books: it chooses a unit and rounds for the eye. Unknown (None) reads "-", never 0.
+Nothing here computes a figure of the books: it chooses a unit and rounds for the eye. Unknown (None) reads "-", not 0.
 """
 
 import unicodedata
@@ -18,15 +18,17 @@ JOB_ROWS = 1000
 _UJ_PER_WH = UJ_PER_KWH / 1000
 # Each unit with its size and the smallest value that it prints: kWh and kg stay in use up to 10,000, as budgets do.
 _ENERGY_UNITS = (
-    ("GWh", 1e9, 1e10), ("MWh", 1e6, 1e7), ("kWh", 1e3, 1e2), ("Wh", 1.0, 1e-1), ("mWh", 1e-3, 1e-4), ("µWh", 1e-6, 0.0),
+    ("GWh", 1e9, 1e10), ("MWh", 1e6, 1e7), ("kWh", 1e3, 1e2),
+    ("Wh", 1.0, 1e-1), ("mWh", 1e-3, 1e-4), ("µWh", 1e-6, 0.0),
 )  # fmt: skip
 _MASS_UNITS = (
-    ("kt", 1e9, 1e10), ("t", 1e6, 1e7), ("kg", 1e3, 1e2), ("g", 1.0, 1e-1), ("mg", 1e-3, 1e-4), ("µg", 1e-6, 0.0),
+    ("kt", 1e9, 1e10), ("t", 1e6, 1e7), ("kg", 1e3, 1e2),
+    ("g", 1.0, 1e-1), ("mg", 1e-3, 1e-4), ("µg", 1e-6, 0.0),
 )  # fmt: skip
 _DECIMALS = ((1.0, 3), (10.0, 2), (100.0, 1))
 _INVISIBLE = {"Cf", "Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"
-_SURROGATE_REPLACEMENT = "\ufffd"
+"""Invisible, but letters of several scripts and of emoji need them."""
 
 GRADE_WORDS = {
     "measured": "measured",
@@ -50,6 +52,15 @@ class Part(NamedTuple):
     meaning: str
     energy_uj: int | None
     share: float | None
+
+
+class Meter(NamedTuple):
+    """Counters of one kind: what they are, where they count, what they say of themselves (or nothing)."""
+
+    name: str
+    domains: str
+    nodes: str
+    why: str
 
 
 def energy(energy_uj: int | None) -> str:
@@ -109,15 +120,16 @@ def duration(seconds: float | None) -> str:
 
 
 def elapsed(job: Content, generated_at_utc: str) -> str:
-    """Slurm's [D-]HH:MM:SS; a run that goes on has a `+`."""
+    """Slurm's [D-]HH:MM:SS, `0.35 s` where that would be nothing; a run that goes on has a `+`."""
     started, ended = job["started_at_utc"], job["ended_at_utc"]
     if started is None:
         return UNKNOWN
-    span = _moment(ended or generated_at_utc) - _moment(started)
-    hours, rest = divmod(int(max(span, timedelta()).total_seconds()) % 86400, 3600)
-    days = max(span, timedelta()).days
+    span = max(_moment(ended or generated_at_utc) - _moment(started), timedelta())
+    if timedelta() < span < timedelta(seconds=1):
+        return f"{span.total_seconds():.2g} s"
+    hours, rest = divmod(span.seconds, 3600)
     text = f"{hours:02}:{rest // 60:02}:{rest % 60:02}"
-    return (f"{days}-{text}" if days else text) + ("" if ended else "+")
+    return (f"{span.days}-{text}" if span.days else text) + ("" if ended else "+")
 
 
 def moment(iso: str | None) -> str:
@@ -126,7 +138,7 @@ def moment(iso: str | None) -> str:
 
 
 def period(content: Content) -> str:
-    """`2026-11`, `2026`, `2026-11-23`, `2026-11-01 to 2026-11-08`, `all time`; whole days end before the last one named."""
+    """`2026-11`, `2026`, `2026-11-23`, `2026-11-01 to 2026-11-08 UTC` (its end is not in it), `all time`."""
     begin, end = content["period"]["from_utc"], content["period"]["to_utc"]
     if begin is None and end is None:
         return "all time"
@@ -140,7 +152,7 @@ def period(content: Content) -> str:
 
 
 def _next(first: datetime, pattern: str) -> datetime:
-    """The first moment of the calendar unit after the one that begins at `first`; the same moment if none begins there."""
+    """Where the calendar unit ends that begins at `first`; `first` itself if none begins there."""
     if pattern == "%Y-%m-%d":
         return first + timedelta(days=1)
     if first.day != 1 or (pattern == "%Y" and first.month != 1):
@@ -168,12 +180,8 @@ def _visible_character(character: str) -> str:
     category = unicodedata.category(character)
     if category not in _INVISIBLE or character in _JOINERS:
         return character
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    return _SURROGATE_REPLACEMENT if category in ("Cs", "Cc", "Co", "Cn") else f"<U+{code:04X}>"
+    # Direction marks and other invisible ones are named, since they deceive; a control character is just wrong.
+    return f"<U+{ord(character):04X}>" if category in ("Cf", "Zl", "Zp") else "\ufffd"
 
 
 def clip(text: object, length: int) -> str:
@@ -269,6 +277,11 @@ def books(content: Content) -> list[Part]:
     return _parts(known, lines, known["counter_uj"])
 
 
+def unknown_time(books: Content) -> str:
+    """The counters' time that holds no energy at all."""
+    return f"{duration(books['gap_seconds'])} of node time without known energy"
+
+
 def components(totals: Content) -> list[Part]:
     """Which part of the nodes drew the energy of the jobs."""
     lines = (
@@ -303,36 +316,39 @@ def factors(content: Content) -> list[dict[str, str]]:
         {
             "region": clip(row["region"], 40),
             "zone": clip(row.get("grid_zone") or UNKNOWN, 20),
-            "intensity": _range(row, "intensity_{}_g_per_kwh", " g CO2e/kWh"),
-            "pue": _range(row, "pue_{}", ""),
+            "intensity": _range(row, "intensity_{}_g_per_kwh", " g CO2e/kWh", "no factor"),
+            "pue": _range(row, "pue_{}", "", UNKNOWN),
             "kind": factor_kind(row["factor_kind"]) if row.get("factor_kind") else UNKNOWN,
             "vintage": str(row.get("factor_year") or UNKNOWN),
             "set": clip(row.get("factor_set") or UNKNOWN, 40),
-            **{key: clip(row.get(key) or UNKNOWN, 300) for key in ("title", "source", "licence", "attribution", "digest")},
+            **{key: clip(row.get(key) or UNKNOWN, 300) for key in ("title", "source", "licence", "digest")},
         }
         for row in content.get("factors", ())
     ]
 
 
-def _range(row: Content, name: str, unit: str) -> str:
+def _range(row: Content, name: str, unit: str, absent: str) -> str:
     low, high = row.get(name.format("min")), row.get(name.format("max"))
     if low is None or high is None:
-        return UNKNOWN
+        return absent
     return f"{low:.6g}{unit}" if low == high else f"{low:.6g} to {high:.6g}{unit}"
 
 
-def credits(content: Content) -> list[str]:
+def data_credits(content: Content) -> list[str]:
     """Whose data the factors are: a licence such as CC BY asks for this line."""
     rows = content.get("factors", ())
     return list(dict.fromkeys(clip(row["attribution"], 300) for row in rows if row.get("attribution")))
 
 
-def meters(content: Content) -> list[tuple[str, str]]:
-    """What the counters say of themselves, with the nodes that say so: `(why, nodes)`."""
-    nodes: dict[str, dict[str, None]] = {}
+def meters(content: Content) -> list[Meter]:
+    """The counters that count, those together of which the same is to be said."""
+    domains: dict[tuple[str, str], dict[str, None]] = {}
+    nodes: dict[tuple[str, str], dict[str, None]] = {}
     for row in content.get("meters", ()):
-        nodes.setdefault(clip(row.get("why") or row["zone"], 300), {})[clip(row["node"], 60)] = None
-    return [(why, _few(list(names))) for why, names in nodes.items()]
+        key = (clip(row["zone"].partition(":")[0], 20), clip(row.get("why") or "", 300))
+        domains.setdefault(key, {})[clip(row.get("domain") or UNKNOWN, 20)] = None
+        nodes.setdefault(key, {})[clip(row["node"], 60)] = None
+    return [Meter(key[0], _few(list(domains[key])), _few(list(nodes[key])), key[1]) for key in nodes]
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:
@@ -342,13 +358,16 @@ def _few(names: Sequence[str], most: int = 8) -> str:
 
 def cautions(content: Content) -> list[str]:
     """What a reader must know before the first figure: simulated or modelled meters, the report's own labels."""
-    found = [clip(text, 300) for text in content.get("labels", ())]
-    for why, nodes in meters(content):
-        lowered = why.lower()
+    found = [clip(text, 300) for text in content.get("labels") or ()]
+    for meter in meters(content):
+        lowered = f"{meter.name} {meter.why}".lower()
         if "simulat" in lowered:
-            found.append(f"Simulated: not from hardware. {nodes}: {why}")
+            found.append(f"Simulated: not from hardware. {meter.nodes}: {meter.why or meter.name}")
         elif "modelled" in lowered:
-            found.append(f"Modelled, not measured. {nodes}: {why.removeprefix('modelled: ')}")
+            found.append(f"Modelled, not measured. {meter.nodes}: {meter.why.removeprefix('modelled: ')}")
+    worst = figure(content)["grade"]
+    if not found and worst in ("modelled", "estimated"):
+        found.append(f"{GRADE_WORDS[worst].capitalize()}: {GRADE_MEANING[worst]}")
     return list(dict.fromkeys(found))
 
 
@@ -386,6 +405,5 @@ def listed_jobs(content: Content, limit: int = JOB_ROWS) -> tuple[list[Content],
     if len(jobs) <= limit:
         return jobs, None
     largest = sorted(range(len(jobs)), key=lambda index: -(jobs[index]["energy_uj"] or 0))[:limit]
-    left_out = len(jobs) - limit
-    note = f"The {limit:,} largest of {len(jobs):,} runs. The {left_out:,} smaller ones are in the totals; CSV and JSON list all."
+    note = f"The {limit:,} largest of {len(jobs):,} runs; the totals hold all of them, CSV and JSON list all of them."
     return [jobs[index] for index in sorted(largest)], note

@@ -7,13 +7,17 @@ import sys
 from collections.abc import Callable
 
 from eco2ai_hpc import __version__, meters
-from eco2ai_hpc.errors import BAD_INPUT, SURROUNDINGS, ConfigError, Eco2aiError
+from eco2ai_hpc.errors import SURROUNDINGS, ConfigError, Eco2aiError
 from eco2ai_hpc.model import Roots
 from eco2ai_hpc.sampler import daemon
 from eco2ai_hpc.sampler.host import Host
 from eco2ai_hpc.sampler.loop import Sampler, Settings
 
 _SLURM_CONF = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/usr/local/etc/slurm.conf")
+
+
+_LONGEST_SEAL_S = 86400
+_HIGHEST_TDP_W = 2000
 
 
 def main() -> None:
@@ -26,12 +30,18 @@ def run(words: list[str]) -> int:
     action: Callable[[argparse.Namespace], int] = arguments.action
     try:
         return action(arguments)
-    except Eco2aiError as error:
-        print(error.render(), file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return SURROUNDINGS
+    except (Eco2aiError, OSError) as error:
+        code, text = _told(error)
+        print(text, file=sys.stderr)
+        return code
+
+
+def _told(error: Eco2aiError | OSError) -> tuple[int, str]:
+    """The exit code and what is printed."""
+    if isinstance(error, Eco2aiError):
+        return error.exit_code, error.render()
+    place = f": {error.filename}" if error.filename else ""
+    return SURROUNDINGS, f"error: {error.strerror or error}{place}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,10 +86,12 @@ def _path(parser: argparse.ArgumentParser, flag: str, default: str) -> None:
 
 
 def _roots(arguments: argparse.Namespace) -> Roots:
-    return Roots(arguments.sysfs, arguments.procfs, arguments.cgroupfs)
+    return Roots(*map(os.path.abspath, (arguments.sysfs, arguments.procfs, arguments.cgroupfs)))
 
 
 def _options(arguments: argparse.Namespace) -> meters.Options:
+    if arguments.tdp_w is not None and not 0 < arguments.tdp_w < _HIGHEST_TDP_W:
+        raise ConfigError(f"--tdp-w {arguments.tdp_w:g} is not within 0 to {_HIGHEST_TDP_W} W a socket")
     return meters.Options(tdp_w=arguments.tdp_w, tdp_source=arguments.tdp_source)
 
 
@@ -88,11 +100,14 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         raise ConfigError(
             f"--interval {arguments.interval:g} is not within 0 to 30 s", hint="AMD counters can wrap within 131 s"
         )
+    if not 0 < arguments.seal_seconds <= _LONGEST_SEAL_S:
+        raise ConfigError(f"--seal-seconds {arguments.seal_seconds:g} is not within 0 to {_LONGEST_SEAL_S} s")
     return Settings(
         cluster=arguments.cluster or _cluster_name(arguments.manager),
         node=arguments.node or os.uname().nodename.partition(".")[0],
-        spool_dir=arguments.spool_dir,
-        run_dir=arguments.run_dir,
+        # A daemon changes its directory.
+        spool_dir=os.path.abspath(arguments.spool_dir),
+        run_dir=os.path.abspath(arguments.run_dir),
         roots=_roots(arguments),
         interval_s=arguments.interval,
         seal_s=arguments.seal_seconds,
@@ -110,7 +125,8 @@ def _cluster_name(manager: str) -> str:
                 for line in file:
                     key, _, value = line.partition("=")
                     if key.strip().lower() == "clustername":
-                        return value.split("#")[0].strip()
+                        # Slurm maps upper case to lower (slurm.conf(5)), and so do sacct and the prolog.
+                        return value.split("#")[0].strip().lower()
         except OSError:
             continue
     raise ConfigError("the cluster's name is unknown: no slurm.conf was found", hint="give --cluster NAME")
@@ -123,13 +139,10 @@ def _run(arguments: argparse.Namespace) -> int:
         if not daemon.take_lock(settings.run_dir):
             daemon.ready(report_to)
             return 0
-    except OSError:
-        daemon.ready(report_to, SURROUNDINGS)
-        raise
-    try:
         sampler = Sampler(settings, Host(settings.roots), meters.open_all(settings.roots, settings.options))
-    except (Eco2aiError, OSError):
-        daemon.ready(report_to, BAD_INPUT)
+        sampler.prepare()
+    except (Eco2aiError, OSError) as error:
+        daemon.ready(report_to, *_told(error))
         raise
     wakeup = _stop_on_signals(sampler)
     daemon.ready(report_to)

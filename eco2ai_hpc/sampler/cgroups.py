@@ -9,6 +9,7 @@ import contextlib
 import os
 
 from eco2ai_hpc.model import Roots
+from eco2ai_hpc.units import NS_PER_US
 
 # v1 writes "no limit" as the largest multiple of the page size below 2^63.
 _UNLIMITED_FROM = 1 << 62
@@ -21,25 +22,30 @@ class JobCgroup:
         self._files = files
         self._descriptors: dict[str, int] = {}
 
+    def identity(self) -> int | None:
+        """Tells this cgroup from a later one of the same name: the kernel numbers cgroups and does not go back."""
+        try:
+            return os.stat(os.path.dirname(self._files.get("cpuacct") or self._files["cpu.stat"])).st_ino
+        except (OSError, KeyError):
+            return None
+
     def cpu_us(self) -> int | None:
         """CPU time of the whole job so far in microseconds; None when the cgroup is gone."""
-        if text := self._read("cpuacct"):
-            return int(text) // 1000
+        ns = _number(self._read("cpuacct"))
+        if ns is not None:
+            return ns // NS_PER_US
         for line in (self._read("cpu.stat") or "").splitlines():
             if line.startswith("usage_usec "):
-                return int(line.split()[1])
+                return _number(line.split()[1])
         return None
 
     def memory_bytes(self) -> int | None:
-        text = self._read("memory")
-        return int(text) if text and text.isdigit() else None
+        return _number(self._read("memory"))
 
     def memory_limit_bytes(self) -> int | None:
         """The job's memory limit; None where there is none."""
-        text = self._read("memory.limit")
-        if not text or not text.isdigit() or int(text) >= _UNLIMITED_FROM:
-            return None
-        return int(text)
+        limit = _number(self._read("memory.limit"))
+        return limit if limit is not None and limit < _UNLIMITED_FROM else None
 
     def cpuset(self) -> str | None:
         return self._read("cpuset") or None
@@ -66,6 +72,11 @@ class JobCgroup:
     def close(self) -> None:
         for what in list(self._descriptors):
             self._drop(what)
+
+
+def _number(text: str | None) -> int | None:
+    """A count as the kernel writes it; None for v2's `max` and for nothing."""
+    return int(text) if text and text.isascii() and text.isdigit() else None
 
 
 def find(roots: Roots, node: str, job: int, uid: int | None, sluid: str | None) -> JobCgroup | None:

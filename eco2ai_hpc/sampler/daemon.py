@@ -1,8 +1,11 @@
 """One sampler per node: the lock, the pid file, and becoming a daemon that outlives the prolog which launched it."""
 
+import contextlib
 import errno
 import fcntl
 import os
+
+from eco2ai_hpc.errors import SURROUNDINGS
 
 COMM = "eco2ai-sampler"
 _PID_FILE = "sampler.pid"
@@ -18,17 +21,30 @@ def detach() -> int | None:
     read_end, write_end = os.pipe()
     if os.fork():
         os.close(write_end)
-        status = os.read(read_end, 1)
-        os._exit(status[0] if status else 4)
+        os._exit(_wait_for_child(read_end))
     os.setsid()
     os.chdir("/")
     os.umask(0o077)
     _redirect()
     # slurmd's pipe must not be held by anyone who stays.
-    os.closerange(3, read_end)
-    os.closerange(read_end, write_end)
-    os.closerange(write_end + 1, 1024)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != write_end:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
     return write_end
+
+
+def _wait_for_child(read_end: int) -> int:
+    """Print what the child could not, and return its exit status."""
+    said = b""
+    while chunk := os.read(read_end, 4096):
+        said += chunk
+    if not said:
+        said = bytes([SURROUNDINGS]) + b"error: the sampler died at its start"
+    if len(said) > 1:
+        with contextlib.suppress(OSError):
+            os.write(2, said[1:] + b"\n")
+    return said[0]
 
 
 def _redirect() -> None:
@@ -39,16 +55,17 @@ def _redirect() -> None:
         os.close(null)
 
 
-def ready(descriptor: int | None, status: int = 0) -> None:
-    """Tell the waiting parent how the start went."""
+def ready(descriptor: int | None, status: int = 0, message: str = "") -> None:
+    """Tell the waiting parent how the start went; a parent that was killed meanwhile need not know."""
     if descriptor is not None:
-        os.write(descriptor, bytes([status]))
+        with contextlib.suppress(OSError):
+            os.write(descriptor, bytes([status]) + message.encode("utf-8", "surrogateescape"))
         os.close(descriptor)
 
 
 def take_lock(run_dir: str) -> bool:
     """Become the node's sampler; False where there is one already. The lock lives as long as the process."""
-    os.makedirs(run_dir, mode=0o755, exist_ok=True)
+    make_run_directory(run_dir)
     descriptor = os.open(os.path.join(run_dir, _LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,6 +77,13 @@ def take_lock(run_dir: str) -> bool:
     _name_process()
     _write_pid(run_dir)
     return True
+
+
+def make_run_directory(run_dir: str) -> None:
+    """Users reach the sampler's socket in it, whatever the umask is."""
+    if not os.path.isdir(run_dir):
+        os.makedirs(run_dir, mode=0o755, exist_ok=True)
+        os.chmod(run_dir, 0o755)  # noqa: S103 (marks and jobs below it are root's)
 
 
 def _name_process() -> None:

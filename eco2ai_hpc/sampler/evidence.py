@@ -25,6 +25,7 @@ class Evidence:
         self._previous: str | None = None
         self._edges: deque[dict[str, Any]] = deque(maxlen=_WAITING_EDGES)
         self._hole: tuple[str, int] | None = None
+        self._is_recovered = True
         self.opened_ns = 0
         self.last_error = ""
 
@@ -34,12 +35,15 @@ class Evidence:
         return self._writer.lines if self._writer else 0
 
     def recover(self) -> list[str]:
-        """Seal what an earlier sampler left open; a directory that cannot be read is tried again later."""
+        """Seal what an earlier sampler left open; what cannot be sealed is tried again after each seal of our own."""
         try:
-            return spool.recover(self._directory)
+            done = spool.recover(self._directory)
         except OSError as error:
-            self.last_error = str(error)
-            return []
+            done = spool.Recovery([], [str(error)])
+        self._is_recovered = not done.failed
+        if done.failed:
+            self.last_error = done.failed[0]
+        return done.sealed
 
     def edge(self, line: dict[str, Any], now: Moment) -> None:
         """Write a job's start, end or mark; it waits where there is no room."""
@@ -90,6 +94,9 @@ class Evidence:
             self._writer = None
         except OSError as error:
             self.last_error = f"{error.strerror or error}: cannot seal below {self._directory}"
+            return
+        if not self._is_recovered:
+            self.recover()
 
     def flush(self) -> None:
         if self._writer is not None:

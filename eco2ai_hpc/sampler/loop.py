@@ -24,6 +24,8 @@ from eco2ai_hpc.units import NS_PER_S
 EDGE_WINDOW_NS = NS_PER_S // 4
 SEAL_AFTER_JOB_NS = 60 * NS_PER_S
 FLUSH_NS = 60 * NS_PER_S
+_SHORTEST_INTERVAL_S = 1.0
+_GRAIN_NS = NS_PER_S // 50  # /proc/uptime, where it dates a mark, counts in 10 ms
 _DEFAULT_MAX_UW = {"package": 700_000_000, "dram": 250_000_000, "gpu": 1_500_000_000}
 _NODE_MAX_UW = 5_000_000_000
 
@@ -43,12 +45,15 @@ class Settings(NamedTuple):
 
 
 def safe_interval_s(asked_s: float, zones: tuple[Zone, ...]) -> float:
-    """The interval asked for, or less where a counter could wrap within it: 0.4 x range / highest power."""
+    """The interval asked for, or less where a counter could wrap within it: 0.4 x range / highest power.
+
+    No counter brings it below a second: one with an absurd range is not worth a busy loop, its wraps stay unknown.
+    """
     allowed = asked_s
     for zone in zones:
         if zone.used and zone.wrap_uj:
             highest_uw = zone.max_uw or _DEFAULT_MAX_UW.get(zone.domain, _NODE_MAX_UW)
-            allowed = min(allowed, 0.4 * zone.wrap_uj / highest_uw)
+            allowed = min(allowed, max(0.4 * zone.wrap_uj / highest_uw, _SHORTEST_INTERVAL_S))
     return allowed
 
 
@@ -80,6 +85,7 @@ class Sampler:
         self._flushed_ns = 0
         self._job_ended = False
         self._next_tick_wall_ns = 0
+        self._last_tick_ns = 0
         self._stopping = False
 
     def _header(self) -> dict[str, Any]:
@@ -114,9 +120,13 @@ class Sampler:
         """Ask the loop to end; safe in a signal handler."""
         self._stopping = True
 
+    def prepare(self) -> None:
+        """Make what `run` needs in the run directory."""
+        self._directory.prepare()
+
     def run(self, wakeup_fd: int | None = None) -> None:
         """Sample until stopped. `wakeup_fd` (signal.set_wakeup_fd) ends a wait early."""
-        self._directory.prepare()
+        self.prepare()
         poke = os.open(self._directory.poke, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         waiter = select.poll()
         for descriptor in {poke, wakeup_fd} - {None}:
@@ -134,6 +144,7 @@ class Sampler:
     def begin(self, now: Moment) -> None:
         """Take over what an earlier sampler left, and read once."""
         self.evidence.recover()
+        self._directory.forget_other_boots(self._host.description.boot_id, now)
         for key, mark in self._directory.alive(now):
             run = jobs.Run(key, mark, resumed=True)
             run.poll(self.settings.roots, self.settings.node, now)
@@ -149,7 +160,7 @@ class Sampler:
         for run in self._runs.values():
             if now.boot_ns >= run.next_poll_ns:
                 run.poll(self.settings.roots, self.settings.node, now)
-        if now.wall_ns >= self._next_tick_wall_ns or self._next_tick_wall_ns - now.wall_ns > 2 * self._interval_ns:
+        if now.wall_ns >= self._next_tick_wall_ns or now.boot_ns >= self._latest_tick_ns():
             self._tick("clock", now)
             self._plan_tick(now)
         self._seal_if_due(now)
@@ -159,18 +170,26 @@ class Sampler:
         self._take_marks(now, at_once=True)
         self._tick("stop", now)
         self.evidence.seal()
+        self.close()
+
+    def close(self) -> None:
+        """Give descriptors back."""
         for run in self._runs.values():
             run.close()
         for meter in self._meters:
             meter.close()
 
     def _wait_ms(self, now: Moment) -> int:
-        ns = self._next_tick_wall_ns - now.wall_ns
+        ns = min(self._next_tick_wall_ns - now.wall_ns, self._latest_tick_ns() - now.boot_ns)
         for run in self._runs.values():
             ns = min(ns, run.next_poll_ns - now.boot_ns)
         if now.boot_ns - self._last_edge_ns < EDGE_WINDOW_NS:
             ns = min(ns, self._last_edge_ns + EDGE_WINDOW_NS - now.boot_ns)
         return max(1, min(ns, self._interval_ns) // 1_000_000 + 1)
+
+    def _latest_tick_ns(self) -> int:
+        """When to read at the latest, whatever the wall clock says: it may have been set back."""
+        return self._last_tick_ns + self._interval_ns * 5 // 4
 
     def _plan_tick(self, now: Moment) -> None:
         self._next_tick_wall_ns = (now.wall_ns // self._interval_ns + 1) * self._interval_ns
@@ -183,9 +202,11 @@ class Sampler:
             return
         self._last_edge_ns = now.boot_ns
         starts = [mark for mark in found if mark.edge == "start"]
-        ends = [(self._run_of(mark), mark) for mark in found if mark.edge == "end" and not _follows_any(mark, starts)]
+        ends = self._ending([mark for mark in found if mark.edge == "end" and not _follows_any(mark, starts)])
+        if not starts and not ends:
+            return
         for run_key, mark in ends:
-            if run_key in self._runs:
+            if run_key is not None:
                 self._runs[run_key].finish(mark, self.settings.roots, self.settings.node, now)
         for mark in starts:
             self._start(mark, now)
@@ -202,15 +223,26 @@ class Sampler:
         self._runs[key] = run
         self.evidence.edge(jobs.start_line(run), now)
 
-    def _run_of(self, mark: Mark) -> str | None:
-        """The run that an end mark ends: the job's latest; None for an epilog that came without a prolog."""
-        of_job = [run for run in self._runs.values() if run.mark.job == mark.job]
-        return max(of_job, key=lambda run: run.mark.at.boot_ns).key if of_job else None
+    def _ending(self, marks: list[Mark]) -> list[tuple[str | None, Mark]]:
+        """The run that each mark ends, if any. An epilog that came twice changes nothing: its mark is dropped."""
+        ends: list[tuple[str | None, Mark]] = []
+        for mark in marks:
+            run_key = self._run_of(mark, {key for key, _ in ends})
+            if run_key is None and (mark.job in self._ended or mark.job in {other.job for _, other in ends}):
+                self._directory.forget(mark.path)
+            else:
+                ends.append((run_key, mark))
+        return ends
+
+    def _run_of(self, mark: Mark, taken: set[str | None]) -> str | None:
+        """The job's latest run that began before the end mark; None for an epilog that came without a prolog."""
+        runs = [run for run in self._runs.values() if run.mark.job == mark.job and run.key not in taken]
+        before = [run for run in runs if run.mark.at.boot_ns <= mark.at.boot_ns + _GRAIN_NS]
+        if not before and mark.job not in self._ended:
+            before = runs
+        return max(before, key=lambda run: run.mark.at.boot_ns).key if before else None
 
     def _end(self, run_key: str | None, mark: Mark, now: Moment) -> None:
-        if run_key is None and mark.job in self._ended:
-            self._directory.forget(mark.path)  # an epilog that came twice changes nothing
-            return
         if run_key is None:
             self._started += 1
             run_key = f"{mark.job}@{self._run_id}-{self._started}"
@@ -232,6 +264,7 @@ class Sampler:
         counters: dict[str, int] = {}
         errors: dict[str, str] = {}
         moment = self._clock()
+        self._last_tick_ns = moment.boot_ns
         for meter in self._meters:
             meter.read(counters, errors)
         line: dict[str, Any] = {"k": "tick", "t": moment.utc(), "bt": moment.boot_ns, "why": why, "c": counters}
@@ -248,7 +281,7 @@ class Sampler:
     def _seal_if_due(self, now: Moment) -> None:
         age_ns = now.boot_ns - self.evidence.opened_ns
         seal_ns = round(self.settings.seal_s * NS_PER_S)
-        # Nodes must not seal in step: each shifts its first seal by its name.
+        # Nodes must not seal in step: each seals later by what its name says.
         due = age_ns > seal_ns + self._spread_ns(seal_ns)
         if due or (self._job_ended and age_ns > min(SEAL_AFTER_JOB_NS, seal_ns)):
             self.evidence.seal()

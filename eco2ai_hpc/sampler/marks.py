@@ -6,6 +6,8 @@ RUN_DIR/jobs/<run key>              a claimed start: the run is alive; what a re
 
 import contextlib
 import os
+import re
+import stat
 from typing import NamedTuple
 
 from eco2ai_hpc.sampler.host import Moment
@@ -13,6 +15,11 @@ from eco2ai_hpc.units import NS_PER_S
 
 _CLOCKS_AGREE_NS = NS_PER_S // 2
 _TORN_AFTER_NS = 10 * NS_PER_S
+_UNFINISHED_AFTER_NS = 600 * NS_PER_S
+_BOOT_FILE = "boot_id"
+# Slurm's ids have 32 bits. `isdigit` would let through what int() does not take, and the mark would stay for ever.
+_ID = re.compile(r"[0-9]{1,10}")
+_SLUID = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 class Mark(NamedTuple):
@@ -29,11 +36,12 @@ class Mark(NamedTuple):
     @property
     def uid(self) -> int | None:
         text = self.env.get("SLURM_JOB_UID", "")
-        return int(text) if text.isdigit() else None
+        return int(text) if _ID.fullmatch(text) else None
 
     @property
     def sluid(self) -> str | None:
-        return self.env.get("SLURM_JOB_SLUID") or None
+        text = self.env.get("SLURM_JOB_SLUID", "")
+        return text if _SLUID.fullmatch(text) else None
 
 
 class RunDirectory:
@@ -50,35 +58,55 @@ class RunDirectory:
         os.makedirs(self.path, mode=0o755, exist_ok=True)
         for directory in (self.marks, self.jobs):
             os.makedirs(directory, mode=0o700, exist_ok=True)
-        if not os.path.exists(self.poke):
+        if os.path.lexists(self.poke) and not stat.S_ISFIFO(os.lstat(self.poke).st_mode):
+            os.unlink(self.poke)  # a plain file is always "readable": the loop would never wait
+        if not os.path.lexists(self.poke):
             os.mkfifo(self.poke, 0o600)
 
+    def forget_other_boots(self, boot_id: str, now: Moment) -> None:
+        """Drop what was left before this boot, where the run directory outlives one (it is a tmpfs by default)."""
+        path = os.path.join(self.path, _BOOT_FILE)
+        with contextlib.suppress(OSError):
+            with open(path, encoding="ascii", errors="replace") as file:
+                last = file.read().strip()
+            if last and last != boot_id:
+                for run in _listdir(self.jobs):
+                    self.forget(os.path.join(self.jobs, run))
+                for mark in _listdir(self.marks):
+                    if _age_ns(os.path.join(self.marks, mark), now) > now.boot_ns:
+                        self.forget(os.path.join(self.marks, mark))
+        with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+            file.write(boot_id + "\n")
+
     def pending(self, now: Moment) -> tuple[list[Mark], list[str]]:
-        """The marks not yet claimed, oldest first, and the paths of torn ones (which are removed)."""
+        """The marks not yet claimed, oldest first, and the paths of torn ones (which are removed after a while)."""
         found, torn = [], []
-        for name in os.listdir(self.marks):
-            if name.startswith("."):
-                continue
+        for name in _listdir(self.marks):
             path = os.path.join(self.marks, name)
+            if name.startswith("."):  # a hook is writing it, or was killed at it
+                if _age_ns(path, now) > _UNFINISHED_AFTER_NS:
+                    self.forget(path)
+                continue
             mark = read_mark(path, now)
             if mark is not None:
                 found.append(mark)
-            elif _age_ns(path) > _TORN_AFTER_NS:
+            elif _age_ns(path, now) > _TORN_AFTER_NS:
                 torn.append(path)
                 self.forget(path)
         return sorted(found, key=lambda mark: (mark.at.boot_ns, mark.edge != "end", mark.path)), torn
 
     def claim(self, mark: Mark, run_key: str) -> None:
         """From now on the run is alive; a crash after this line is mended by `alive`."""
-        os.rename(mark.path, os.path.join(self.jobs, run_key))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(mark.path, os.path.join(self.jobs, run_key))
 
     def alive(self, now: Moment) -> list[tuple[str, Mark]]:
         """The runs that an earlier sampler of this boot left, with their start marks."""
         runs = []
-        for name in sorted(os.listdir(self.jobs)):
+        for name in sorted(_listdir(self.jobs)):
             path = os.path.join(self.jobs, name)
             mark = read_mark(path, now)
-            if mark is None or mark.at.boot_ns < 0:
+            if mark is None:
                 self.forget(path)
             else:
                 runs.append((name, mark))
@@ -88,13 +116,21 @@ class RunDirectory:
         self.forget(os.path.join(self.jobs, run_key))
 
     def forget(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(path)
 
 
-def _age_ns(path: str) -> int:
+def _listdir(path: str) -> list[str]:
+    """A run directory that somebody removed holds nothing; hooks make it anew."""
     try:
-        return Moment.now().wall_ns - os.stat(path).st_mtime_ns
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def _age_ns(path: str, now: Moment) -> int:
+    try:
+        return now.wall_ns - os.lstat(path).st_mtime_ns
     except OSError:
         return 0
 
@@ -115,7 +151,7 @@ def read_mark(path: str, now: Moment) -> Mark | None:
     edge, job = env.pop("edge", ""), env.get("SLURM_JOB_ID", "")
     if env.pop("complete", None) != "1" or env.pop("mark", None) != "1":
         return None
-    if edge not in ("start", "end") or not job.isdigit():
+    if edge not in ("start", "end") or not _ID.fullmatch(job):
         return None
     return Mark(path, edge, int(job), env, _moment(wall_ns, env.pop("uptime", ""), now))
 
@@ -129,8 +165,9 @@ def _moment(wall_ns: int, uptime: str, now: Moment) -> Moment:
     boot_ns = now.boot_ns - (now.wall_ns - wall_ns)
     try:
         by_uptime = round(float(uptime) * NS_PER_S)
-    except ValueError:
+    except (ValueError, OverflowError):
         by_uptime = boot_ns
     if abs(by_uptime - boot_ns) > _CLOCKS_AGREE_NS:
         boot_ns = by_uptime
-    return Moment(now.wall_ns - (now.boot_ns - boot_ns), min(boot_ns, now.boot_ns))
+    boot_ns = max(0, min(boot_ns, now.boot_ns))
+    return Moment(now.wall_ns - (now.boot_ns - boot_ns), boot_ns)

@@ -20,6 +20,9 @@ class Session:
         self._highest_us = 0
         self._rss: int | None = None
 
+    def identity(self) -> int | None:
+        return self._session_id
+
     def cpu_us(self) -> int | None:
         total, rss, seen = 0, 0, False
         for pid in filter(str.isdigit, os.listdir(self._procfs)):

@@ -21,7 +21,7 @@ with pair as (
 timed as (
     select
         *,
-        boot_id is distinct from before_boot as is_reboot,
+        (boot_id is distinct from before_boot) as is_reboot,
         -- Elapsed time is CLOCK_BOOTTIME's; the place on the UTC line is the later reading's.
         case
             when boot_id = before_boot then boottime_ns - before_ns

@@ -132,10 +132,10 @@ ranked as (
         energy_uj - static_uj - sum(use_floor) over of_piece as use_missing,
         static_uj - sum(idle_floor) over of_piece as idle_missing,
         row_number() over (
-            partition by cluster, node, zone, began_us order by use_rest desc, run_key = '', run_key
+            partition by cluster, node, zone, began_us order by use_rest desc, (run_key = '') asc, run_key asc
         ) as use_place,
         row_number() over (
-            partition by cluster, node, zone, began_us order by idle_rest desc, run_key = '', run_key
+            partition by cluster, node, zone, began_us order by idle_rest desc, (run_key = '') asc, run_key asc
         ) as idle_place
     from floored
     window of_piece as (partition by cluster, node, zone, began_us)
@@ -169,7 +169,7 @@ system_ranked as (
         *,
         system_uj - sum(share_floor) over of_piece as share_missing,
         row_number() over (
-            partition by cluster, node, zone, began_us order by share_rest desc, run_key = '', run_key
+            partition by cluster, node, zone, began_us order by share_rest desc, (run_key = '') asc, run_key asc
         ) as share_place
     from system_floored
     window of_piece as (partition by cluster, node, zone, began_us)

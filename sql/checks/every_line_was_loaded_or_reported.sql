@@ -12,7 +12,7 @@ left join (
         from ingest_problem as p
         inner join segment as g on p.file = g.file
         where p.line is not null
-    )
+    ) as line_of
     group by cluster, node, boot_id, sampler_run, seq
 ) as l
     on
