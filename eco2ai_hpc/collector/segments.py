@@ -32,12 +32,10 @@ def load_new(ledger: Ledger, directories: Sequence[str], progress: Callable[[str
 
     def flush() -> None:
         nonlocal new, bad_lines
-        if batch:
-            bad_lines += load.load_segments(ledger, batch, cpus_on_node)
-            known.update({load.segment_key(segment): segment.sha256 for segment in batch})
-            new += len(batch)
-            progress(f"{new} segments loaded")
-            batch.clear()
+        bad, loaded = _load(ledger, batch, problems)
+        bad_lines, new = bad_lines + bad, new + loaded
+        progress(f"{new} segments loaded")
+        batch.clear()
 
     taken: set[tuple[str, str, str, str, int]] = set()
     for path in _paths(directories):
@@ -52,6 +50,24 @@ def load_new(ledger: Ledger, directories: Sequence[str], progress: Callable[[str
     flush()
     load.add_problems(ledger, problems)
     return Loaded(found, new, len(problems), bad_lines)
+
+
+def _load(ledger: Ledger, batch: Sequence[spool.Segment], problems: list[Problem]) -> tuple[int, int]:
+    """Load a batch; where one segment of it cannot be loaded, halve until only that one is left out.
+
+    Returns (lines that could not be read, segments loaded).
+    """
+    if not batch:
+        return 0, 0
+    try:
+        return load.load_segments(ledger, batch, cpus_on_node), len(batch)
+    except SpoolError as error:
+        if len(batch) == 1:
+            problems.append(Problem(batch[0].path, None, "values that fit the ledger", str(error)))
+            return 0, 0
+    middle = len(batch) // 2
+    parts = (_load(ledger, batch[:middle], problems), _load(ledger, batch[middle:], problems))
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
 
 def _paths(directories: Sequence[str]) -> Iterator[str]:

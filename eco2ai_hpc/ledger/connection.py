@@ -17,8 +17,16 @@ Row = dict[str, Any]
 
 _VIEW_FOLDERS = ("2_staging", "3_interval", "4_job", "5_carbon", "6_accounts")
 _OFFLINE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+# InvalidInput: what the JSON reader says of a value that fits no column.
+_UNUSABLE = (
+    duckdb.ConversionException, duckdb.ConstraintException, duckdb.OutOfRangeException, duckdb.InvalidInputException,
+)  # fmt: skip
 # The owner of a lock, as DuckDB names it: "Conflicting lock is held in /usr/bin/python3.11 (PID 4711)".
 _LOCK = re.compile(r"held in (?P<command>.+?) \(PID (?P<pid>\d+)\)")
+
+
+class UnusableRowsError(Exception):
+    """Rows that do not fit their table: the fault of the data, not of the statement."""
 
 
 class Ledger:
@@ -29,8 +37,11 @@ class Ledger:
         self.path = path
 
     def run(self, statement: str, parameters: Sequence[Any] | Row | None = None) -> None:
-        """Run one or several statements; no result."""
-        self._connection.execute(statement, parameters)
+        """Run one or several statements; no result. Raises UnusableRowsError where data does not fit a column."""
+        try:
+            self._connection.execute(statement, parameters)
+        except _UNUSABLE as error:
+            raise UnusableRowsError(str(error).splitlines()[0]) from error
 
     def rows(self, statement: str, parameters: Sequence[Any] | Row | None = None) -> list[Row]:
         """The result of one statement, all of it: DuckDB 2 streams, and a stream owns the connection."""

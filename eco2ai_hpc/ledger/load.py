@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from eco2ai_hpc.ledger.connection import Ledger, Row, sql_text
+from eco2ai_hpc.errors import SpoolError
+from eco2ai_hpc.ledger.connection import Ledger, Row, UnusableRowsError, sql_text
 from eco2ai_hpc.model import Problem
 from eco2ai_hpc.spool import Segment
 
@@ -37,7 +38,17 @@ def known_digests(ledger: Ledger) -> dict[tuple[str, str, str, str, int], str]:
 
 
 def load_segments(ledger: Ledger, segments: Sequence[Segment], cpus_on_node: CpusOnNode) -> int:
-    """Load a batch; returns how many lines could not be read (each is in ingest_problem then)."""
+    """Load a batch, all or nothing; returns how many lines could not be read (each is in ingest_problem then).
+
+    Raises SpoolError where a value of some segment fits no column: the caller finds out which (collector/segments.py).
+    """
+    try:
+        return _load_segments(ledger, segments, cpus_on_node)
+    except UnusableRowsError as error:
+        raise SpoolError(str(error)) from None
+
+
+def _load_segments(ledger: Ledger, segments: Sequence[Segment], cpus_on_node: CpusOnNode) -> int:
     with ledger.transaction():
         ledger.run_file("load", "batch.sql")
         ledger.insert("batch", ("file", *_SEGMENT[:5]), [(s.path, *segment_key(s)) for s in segments])
@@ -120,7 +131,7 @@ def _mark(mark: Row, cpus_on_node: CpusOnNode) -> tuple[Any, ...]:
         mark["boot_id"],
         mark["bt"],
         mark["t"],
-        mark["job"],
+        mark["job"],  # null for a mark of the job's own program: run_key says whose
         mark["sluid"],
         mark["uid"],
         env.get("SLURM_JOB_USER"),

@@ -17,6 +17,7 @@ from eco2ai_hpc.units import UW_PER_W
 FALLBACK = True
 _KEY = "model:cpu"
 _NOISE = re.compile(r"\((?:r|tm)\)|\bcpu\b|\bprocessor\b|@.*$|\b\d+-core\b|^(?:intel|amd)\b")
+_MODEL_NUMBER = re.compile(r"[a-z].*\d|\d.*[a-z]")
 _LISTS = (("codecarbon", "cpu_power.csv", "Name", "TDP"), ("eco2ai", "cpu_names.csv", "Model", "TDP"))
 
 
@@ -69,20 +70,24 @@ def normalise(name: str) -> str:
 
 
 def _published_tdp_w(name: str) -> tuple[float, str]:
-    """The TDP on which all lists that know the name agree; exact match only."""
+    """The TDP on which all rows of all lists that know the name agree; exact match only."""
     wanted = normalise(name)
-    values: dict[str, float] = {}
+    if not _MODEL_NUMBER.search(wanted):
+        # A virtual machine often says no more than "Intel(R) Xeon(R) CPU @ 2.20GHz"; one list has a row for that.
+        raise MeterAbsent(f"{name!r} names a family and no model; set tdp_w for this node type")
+    values: set[tuple[str, float]] = set()
     for origin, file, name_column, tdp_column in _LISTS:
         with open(resources.path("data", "tdp", origin, file), encoding="utf-8-sig", newline="") as text:
             for row in csv.DictReader(text):
                 if normalise(row[name_column]) == wanted and _is_watts(row[tdp_column]):
-                    values[origin] = float(row[tdp_column])
+                    values.add((origin, float(row[tdp_column])))
     if not values:
         raise MeterAbsent(f"the TDP of {name!r} is in no list; set tdp_w for this node type")
-    if len(set(values.values())) > 1:
-        listed = ", ".join(f"{origin} {watts:g} W" for origin, watts in sorted(values.items()))
+    if len({watts for _, watts in values}) > 1:
+        listed = ", ".join(f"{origin} {watts:g} W" for origin, watts in sorted(values))
         raise MeterAbsent(f"the lists disagree on the TDP of {name!r} ({listed}); set tdp_w for this node type")
-    return next(iter(values.values())), " and ".join(sorted(values)) + " list"
+    origins = sorted(origin for origin, _ in values)
+    return max(watts for _, watts in values), " and ".join(origins) + " list"
 
 
 def _is_watts(text: str) -> bool:

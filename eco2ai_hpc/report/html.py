@@ -43,6 +43,7 @@ def render(content: Content) -> str:
             jobs_totals=content["totals"],
             basis=wording.basis(content),
             interval=wording.interval(totals),
+            besides=wording.besides(totals),
             subject=wording.subject(content),
             period=wording.period(content),
             cautions=wording.cautions(content),

@@ -46,6 +46,12 @@ def render(content: Content, *, width: int | None = None, color: bool = False) -
         legacy_windows=False,
     )
     console.print(_text(wording.headline(content), "bold"), soft_wrap=True)
+    totals = wording.figure(content)
+    interval = wording.interval(totals)
+    if interval:
+        console.print(_text(f"  CO2e: {interval}"))
+    for title, mass_kg, meaning in wording.besides(totals):
+        console.print(_text(f"  {title}: {wording.mass(mass_kg)} ({meaning})"))
     for caution in wording.cautions(content):
         console.print(_text(f"! {caution}", "bold yellow"))
     _books(console, content)

@@ -262,6 +262,18 @@ def interval(totals: Content) -> str | None:
     return None if low is None or high is None else f"{mass(low)} to {mass(high)} (95 % interval)"
 
 
+def besides(totals: Content) -> list[tuple[str, float, str]]:
+    """Figures that stand beside the location-based one and are never added to it: `(title, kilograms, meaning)`."""
+    return [
+        (title, totals[key], meaning)
+        for key, title, meaning in (
+            ("co2e_kg_market", "CO2e, market-based", "with the site's contracts and certificates; not added"),
+            ("embodied_kg", "CO2e, embodied", "share of building the machines; not added"),
+        )
+        if totals.get(key) is not None
+    ]
+
+
 def books(content: Content) -> list[Part]:
     """To whom the counters' energy was booked; the last line is their sum."""
     known = content.get("books")

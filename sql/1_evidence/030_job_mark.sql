@@ -9,7 +9,7 @@ create table if not exists job_mark (
     boot_id varchar not null,
     boottime_ns bigint not null,
     marked_at_utc timestamp not null,
-    job_id bigint not null,
+    job_id bigint,
     sluid varchar,
     uid bigint,
     user_name varchar,

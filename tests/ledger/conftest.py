@@ -35,6 +35,11 @@ class Books:
         with open_ledger(self.path, write=True) as ledger:
             ledger.run(statement)
 
+    def idle(self, watts, node="n1", zone="rapl:package-0"):
+        """Calibrate a counter."""
+        values = f"'lab', '{node}', '{zone}', timestamp '1970-01-01', {round(watts * 1e6)}, 'test'"
+        self.execute(f"insert or replace into calibration values ({values})")
+
     def violations(self):
         with open_ledger(self.path) as ledger:
             return {rule: rows for rule, rows in ledger.checks().items() if rows}

@@ -8,12 +8,6 @@ from nodes import WRAP_UJ, Node, zone
 PACKAGE = "rapl:package-0"
 
 
-def idle(books, idle_w, zone_key=PACKAGE):
-    books.execute(
-        f"insert or replace into calibration values ('lab', 'n1', '{zone_key}', '1970-01-01', {round(idle_w * 1e6)}, 'test')"
-    )
-
-
 def test_without_a_job_the_energy_is_unallocated_or_system(books):
     Node(books.spool).tick(0, {PACKAGE: 0}, busy_us=0).tick(30, {PACKAGE: 3_000_000}, busy_us=3_000_000).seal()
     books.collect()
@@ -28,7 +22,7 @@ def test_idle_power_goes_by_reservation_and_the_rest_by_use(books):
     node.tick(10, {PACKAGE: 100_000_000}, busy_us=4_000_000, jobs={"1@a-1": {"cpu": 3_000_000}})
     node.end(10, 1, "1@a-1").seal()
     books.collect()
-    idle(books, 4)
+    books.idle(4)
     (job,) = books.rows("select * from booking where account = 'job'")
     assert (job["own_use_uj"], job["own_idle_uj"], job["system_share_uj"]) == (45_000_000, 10_000_000, 3_750_000)
     assert books.booked() == {"1@a-1": 58_750_000, "unallocated": 30_000_000, "system": 11_250_000}
@@ -43,7 +37,7 @@ def test_a_job_that_holds_all_cpus_gets_the_whole_node(books):
     node.tick(10, {PACKAGE: 777_777_777, "rapl:package-0/dram": 55_555_555}, busy_us=9_000_000, jobs=used)
     node.end(10, 1, "1@a-1").seal()
     books.collect()
-    idle(books, 4)
+    books.idle(4)
     assert books.booked() == {"1@a-1": 833_333_332, "unallocated": 0, "system": 0}
 
 
@@ -54,7 +48,7 @@ def test_a_sleeping_job_pays_what_it_holds(books):
     node.tick(10, {PACKAGE: 40_000_000}, busy_us=0, jobs={"1@a-1": {"cpu": 0}})
     node.end(10, 1, "1@a-1").seal()
     books.collect()
-    idle(books, 4)
+    books.idle(4)
     assert books.booked() == {"1@a-1": 20_000_000, "unallocated": 20_000_000, "system": 0}
 
 
@@ -149,9 +143,7 @@ def test_jobs_unallocated_system_and_gaps_add_up_to_the_meter(tmp_path_factory, 
         write_history(books.spool, f"n{number}", history)
     books.collect()
     for number, history in enumerate(nodes):
-        books.execute(
-            f"insert or replace into calibration values ('lab', 'n{number}', '{PACKAGE}', '1970-01-01', {history[3] * 1_000_000}, '')"
-        )
+        books.idle(history[3], node=f"n{number}")
     assert books.violations() == {}
     counted = books.rows("select cast(sum(energy_uj) as bigint) as uj from interval_energy")[0]["uj"]
     assert sum(books.booked().values()) == counted

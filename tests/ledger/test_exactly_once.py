@@ -1,4 +1,4 @@
-"""Nothing is lost, nothing counts twice: redelivery, other content, partial copies, garbage, and a collector that dies."""
+"""Nothing is lost, nothing counts twice: redelivery, other content, partial copies, garbage, a collector that dies."""
 
 import os
 import signal
@@ -111,6 +111,15 @@ def test_garbage_named_like_a_segment_is_reported(books):
     path.with_name("00000000-00000000-000007.ndjson").write_bytes(os.urandom(5000))
     summary = books.collect()
     assert (summary.segments_new, summary.segments_refused) == (1, 1)
+
+
+def test_one_segment_with_impossible_values_does_not_hold_up_the_others(books):
+    for number in range(5):
+        one_node(books, name=f"n{number}")
+    one_node(books, name="n9", cpus=2**40)
+    summary = books.collect()
+    assert (summary.segments_new, summary.segments_refused) == (5, 1)
+    assert "n9" in books.rows("select file from ingest_problem")[0]["file"]
 
 
 def test_an_empty_spool_is_no_error(books):
