@@ -91,6 +91,8 @@ def percent(ratio: float | None) -> str:
     """`99.8 %`; what is nearly all or nearly nothing is not rounded to 100 or 0."""
     if ratio is None:
         return UNKNOWN
+    if ratio < 0:
+        return f"-{percent(-ratio)}"
     if ratio in (0, 1):
         return f"{ratio * 100:.0f} %"
     if 0 < ratio < 0.001:

@@ -44,7 +44,7 @@ CONTRAST = """
 # Table cells whose text runs into the next cell or out of the page.
 SPILLS = """
 [...document.querySelectorAll("td, th, dd, dt, li, p, h1")]
-  .filter(e => e.getClientRects().length && getComputedStyle(e).display !== "none")
+  .filter(e => e.getClientRects().length && !(e.closest("thead")?.offsetWidth <= 1))
   .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 1)
   .map(e => e.textContent.trim().slice(0, 60))
 """

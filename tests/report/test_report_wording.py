@@ -60,6 +60,10 @@ def test_only_all_is_100_percent_and_only_nothing_is_0(ratio):
     assert not re.match(r"(0\.0|100\.0) %", words)
 
 
+def test_a_negative_share_keeps_its_sign():
+    assert wording.percent(-0.042) == "-4.2 %"
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
