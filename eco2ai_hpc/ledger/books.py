@@ -27,8 +27,8 @@ def add_jobs(ledger: Ledger, jobs: Iterable[tuple[SlurmJob, list[str]]]) -> Row:
             file.write(json.dumps(_record(job, nodes)) + "\n")
         file.flush()
         with ledger.transaction():
-            ledger.run(sql_text("load", "incoming_job.sql"), {"file": file.name})
-            ledger.run(sql_text("load", "jobs.sql"), {"now": utc_now()})
+            ledger.run(sql_text("load", "incoming_job.sql"), {"file": file.name, "now": utc_now()})
+            ledger.run_file("load", "jobs.sql")
             return ledger.rows(sql_text("load", "job_summary.sql"))[0]
 
 

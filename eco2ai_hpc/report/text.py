@@ -97,7 +97,9 @@ def _books(console: "Console", content: Content) -> None:
         title = "= counters" if total else _inner(part.title)
         row = (title, wording.energy(part.energy_uj), wording.percent(part.share), exact, part.meaning)
         table.add_row(*(_text(cell) for cell in row), style="bold" if total else None)
-    table.add_row("unknown", UNKNOWN, UNKNOWN, UNKNOWN, _text(wording.unknown_time(content["books"])))
+    unknown = wording.unknown_time(content["books"])
+    if unknown:
+        table.add_row("unknown", UNKNOWN, UNKNOWN, UNKNOWN, _text(unknown))
     console.print(table)
 
 

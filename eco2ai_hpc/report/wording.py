@@ -292,7 +292,9 @@ def books(content: Content) -> list[Part]:
 
 
 def unknown_time(books: Content) -> str:
-    """The counters' time that holds no energy at all."""
+    """The counters' time that holds no energy at all; empty where there is none."""
+    if books["gap_seconds"] == 0:
+        return ""
     return f"{duration(books['gap_seconds'])} of node time without known energy"
 
 

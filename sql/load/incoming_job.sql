@@ -1,5 +1,5 @@
 create or replace temp table incoming_job as
-select *
+select *, cast($now as timestamp) as seen_at_utc
 from read_json($file, format = 'newline_delimited', maximum_object_size = 67108864, columns = {
     'cluster': 'VARCHAR', 'db_index': 'VARCHAR', 'job_id': 'BIGINT', 'sluid': 'VARCHAR', 'job_label': 'VARCHAR',
     'array_job_id': 'BIGINT', 'array_task_id': 'BIGINT', 'het_job_id': 'BIGINT', 'het_offset': 'BIGINT',

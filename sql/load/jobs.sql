@@ -19,7 +19,7 @@ select
     "user", uid, account, partition, qos, name, state, exit_code,
     to_timestamp(submitted_at_s) at time zone 'UTC', to_timestamp(started_at_s) at time zone 'UTC',
     to_timestamp(ended_at_s) at time zone 'UTC', suspended_s, timelimit_s, node_list, nodes, cpus, memory_bytes, gpus,
-    alloc_tres, consumed_energy_raw_j, source, line, digest, $now
+    alloc_tres, consumed_energy_raw_j, source, line, digest, seen_at_utc
 from new_job;
 
 insert into slurm_job_node

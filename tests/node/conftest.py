@@ -1,4 +1,7 @@
+import os
+import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from node_tree import Clock, Node
@@ -24,3 +27,32 @@ def node(tmp_path, clock):
     node = Node(tmp_path, clock)
     yield node
     node.close()
+
+
+class Disk:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ballast = path / "ballast"
+        path.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", str(path)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            pytest.skip("may not mount")
+
+    def fill(self) -> None:
+        with open(self._ballast, "ab", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+
+    def free(self) -> None:
+        self._ballast.unlink()
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.path)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 64 KiB of its own; skipped where mount(8) is not allowed."""
+    disk = Disk(tmp_path / "disk")
+    yield disk
+    disk.unmount()

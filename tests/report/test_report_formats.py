@@ -158,6 +158,13 @@ def test_what_is_unknown_is_a_dash_and_never_nought(site):
     assert "1 run without any figure" in render(site, "html")
 
 
+def test_books_without_unknown_time_have_no_unknown_line(site):
+    assert "of node time without known energy" in render(site, "text")
+    site["books"]["gap_seconds"] = 0.0
+    for format_ in ("text", "html"):
+        assert "of node time without known energy" not in render(site, format_)
+
+
 def test_modelled_meters_are_announced_before_the_figure(site, job):
     page = render(site, "html")
     assert page.index("Modelled, not measured. n3") < page.index('id="figure"')

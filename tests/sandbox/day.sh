@@ -51,10 +51,8 @@ submit() {
 
     until_state "$again" RUNNING
     sleep "$(part 0.15)"
-    "$sandbox" scontrol requeue "$again"
-    until_state "$again" PENDING # its epilog has run
+    "$sandbox" scontrol requeue "$again" # it waits for cred_expire, and for the scheduler
     until_state "$ended" RUNNING
-    "$sandbox" scontrol update jobid="$again" starttime=now # a requeued job waits two minutes otherwise
     sleep "$(part 0.15)"
     "$sandbox" -u alice scancel "$ended"
     until_empty
