@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_it_says_what_was_measured_and_what_was_modelled(demo):
 
 
 def test_explain_ends_on_the_reports_figure(demo):
-    directory, said = demo
+    directory, _ = demo
     report = json.loads((directory / "out/report.json").read_text())
     job = report["jobs"][0]
     ledger = next((directory / "out").glob("*/ledger.duckdb"))
@@ -54,15 +55,14 @@ def test_explain_ends_on_the_reports_figure(demo):
     )
     assert found["runs"][0]["energy_uj"] == job["energy_uj"]
     evidence = found["runs"][0]["counter"][0]["first_evidence"].rpartition(":")
-    assert os.path.exists(evidence[0])
-    assert json.loads(open(evidence[0]).read().splitlines()[int(evidence[2]) - 1])["k"] == "tick"
+    assert json.loads(Path(evidence[0]).read_text().splitlines()[int(evidence[2]) - 1])["k"] == "tick"
 
 
 def test_no_process_stays_behind(demo):
     directory, _ = demo
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            command = open(f"/proc/{pid}/cmdline").read()
+            command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
         except OSError:
             continue
         assert str(directory) not in command

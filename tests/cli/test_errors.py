@@ -59,7 +59,6 @@ def test_an_unknown_configuration_key(cli):
 
 
 def test_sacct_missing(cli):
-    sys.path.insert(0, str(cli.directory))
     from_nodes(cli)
     done = cli("collect", cli.spool, "--jobs", "sacct", path="/nowhere")
     assert done.returncode == 4
@@ -135,10 +134,9 @@ def test_a_ledger_in_use_names_its_owner(cli):
 
 def from_nodes(cli):
     """One node's evidence below the spool."""
-    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "ledger"))
     from pathlib import Path
 
-    from nodes import Node
+    from imaginary_nodes import Node
 
     node = Node(Path(cli.spool), manager="slurm")
     node.start(0, 4711, "4711@a-1").tick(0, {"rapl:package-0": 0}, jobs={"4711@a-1": {}})

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nodes import WRAP_UJ, Node, zone
+from imaginary_nodes import WRAP_UJ, Node, zone
 
 PACKAGE = "rapl:package-0"
 
@@ -136,7 +136,7 @@ def write_history(root, name, history):
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(histories(), min_size=1, max_size=12))
 def test_jobs_unallocated_system_and_gaps_add_up_to_the_meter(tmp_path_factory, nodes):
-    from conftest import Books
+    from ledger_books import Books
 
     books = Books(tmp_path_factory.mktemp("books"))
     for number, history in enumerate(nodes):
@@ -157,7 +157,7 @@ def test_jobs_unallocated_system_and_gaps_add_up_to_the_meter(tmp_path_factory, 
 def test_ten_thousand_random_node_histories_balance_in_one_ledger(tmp_path):
     import random
 
-    from conftest import Books
+    from ledger_books import Books
 
     books, draw = Books(tmp_path), random.Random(20261123)
     for number in range(10_000):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from nodes import Node
+from imaginary_nodes import Node
 
 PACKAGE = "rapl:package-0"
 TABLES = ("segment", "tick", "reading", "busy", "job_use", "job_mark", "slot")
@@ -128,7 +128,7 @@ def test_an_empty_spool_is_no_error(books):
 
 
 def test_segments_in_any_order_give_the_same_books(tmp_path):
-    from conftest import Books
+    from ledger_books import Books
 
     results = []
     for number, order in enumerate(((0, 1, 2), (2, 0, 1), (1, 2, 0))):

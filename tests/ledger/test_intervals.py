@@ -1,7 +1,7 @@
 """The wrap rule, and the cutting at base slots."""
 
 import pytest
-from nodes import WRAP_UJ, Node, zone
+from imaginary_nodes import WRAP_UJ, Node, zone
 
 ENERGY = "select energy_uj, reason, slot_at_utc from interval_energy order by began_us"
 

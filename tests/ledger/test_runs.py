@@ -1,7 +1,7 @@
 """Marks and Slurm's records joined: whose run it is, when it lived, what it held."""
 
 import pytest
-from nodes import Node
+from imaginary_nodes import Node
 
 PACKAGE = "rapl:package-0"
 HEADER = "Cluster@x@DBIndex@x@JobID@x@JobIDRaw@x@User@x@UID@x@Account@x@Partition@x@QOS@x@State@x@Submit@x@Start@x@End@x@NNodes@x@NodeList@x@NCPUS@x@AllocTRES@x@JobName@x@AssocID"  # noqa: E501

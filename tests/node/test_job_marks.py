@@ -86,7 +86,8 @@ def test_what_is_no_mark_of_ours_is_no_mark(node, directory, clock, records):
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("UID", ""), ("UID", "²"), ("UID", "-1"), ("SLUID", ""), ("SLUID", "../x"), ("SLUID", b"\xff")]
+    ("variable", "value"),
+    [("UID", ""), ("UID", "²"), ("UID", "-1"), ("SLUID", ""), ("SLUID", "../x"), ("SLUID", b"\xff")],
 )
 def test_a_uid_or_sluid_that_cannot_be_one_is_unknown(node, directory, clock, variable, value):
     node.mark("start", 7, **{f"SLURM_JOB_{variable}": value})

@@ -74,7 +74,9 @@ def test_a_cpus_name_is_compared_without_what_vendors_add(given, normal):
     assert model.normalise(given) == normal
 
 
-@pytest.mark.parametrize("name", ["AMD EPYC", "Intel(R) Xeon(R) CPU @ 2.20GHz", "Intel(R) Xeon(R) Processor", "", "6140"])
+@pytest.mark.parametrize(
+    "name", ["AMD EPYC", "Intel(R) Xeon(R) CPU @ 2.20GHz", "Intel(R) Xeon(R) Processor", "", "6140"]
+)
 def test_a_name_without_a_model_has_no_power(name, tmp_path):
     write_tree(tmp_path, {"proc/cpuinfo": f"processor\t: 0\nmodel name\t: {name}"})
     with pytest.raises(meters.MeterAbsent, match="set tdp_w"):

@@ -19,7 +19,13 @@ from node_tree import BOOT_ID
 from eco2ai_hpc import spool
 from eco2ai_hpc.errors import SpoolError
 
-TICK = {"k": "tick", "t": "2026-11-23T10:00:30.000000Z", "bt": 86430000000000, "why": "clock", "c": {"rapl:package-0": 7}}
+TICK = {
+    "k": "tick",
+    "t": "2026-11-23T10:00:30.000000Z",
+    "bt": 86430000000000,
+    "why": "clock",
+    "c": {"rapl:package-0": 7},
+}
 
 
 def header(seq: int = 0, **other) -> dict:
@@ -143,7 +149,9 @@ def test_what_is_unknown_or_was_added_later_does_no_harm(tmp_path, other):
     assert spool.read_segment(str(sealed(tmp_path, **other))).header == header(**other)
 
 
-@pytest.mark.parametrize("line", [b"", b"7", b"[]", b"null", b'"trailer"', b'{"k":"trailer","lines":1e999}', b"\xff", b"{"])
+@pytest.mark.parametrize(
+    "line", [b"", b"7", b"[]", b"null", b'"trailer"', b'{"k":"trailer","lines":1e999}', b"\xff", b"{"]
+)
 def test_what_is_no_trailer_is_none(line):
     assert spool.parse_trailer(line) is None
 
@@ -380,7 +388,9 @@ def test_a_file_system_without_locks_leaves_nothing_in_the_way(tmp_path, monkeyp
 # Names and modes
 
 
-@pytest.mark.parametrize("name", ["..", ".", "", "../lab", "/etc", "a/b", "a\0b", ".hidden", "-n", "lab\n", "n 1", "knöten"])
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "../lab", "/etc", "a/b", "a\0b", ".hidden", "-n", "lab\n", "n 1", "knöten"]
+)
 def test_no_name_leaves_the_spool(name):
     for cluster, node in [(name, "n1"), ("lab", name)]:
         with pytest.raises(SpoolError, match="cannot be a spool directory"):
@@ -401,7 +411,9 @@ def test_files_and_directories_are_their_owners_only(tmp_path, umask):
         spool.SegmentWriter(str(directory), header(1))
     finally:
         os.umask(before)
-    modes = [stat.S_IMODE(entry.stat().st_mode) for entry in (directory.parent, directory, path, *directory.glob("*.part"))]
+    modes = [
+        stat.S_IMODE(entry.stat().st_mode) for entry in (directory.parent, directory, path, *directory.glob("*.part"))
+    ]
     assert modes == [0o700, 0o700, 0o600, 0o600]
 
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # day.sh [submit|account]: a day in the life of the sandbox: its users' jobs, then their accounts in $LAB/out. Without a
 # word both. DAY_SECONDS (60) is the length of the main jobs, IDLE_SECONDS (25) that of the empty time before; QUICK=1
-# makes it a day of 40 s.
+# makes it a day of 45 s.
 . "$(dirname "$0")/lab.env"
 set -e
 [ -z "${QUICK:-}" ] || : "${DAY_SECONDS:=14}" "${IDLE_SECONDS:=11}"

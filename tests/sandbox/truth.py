@@ -101,12 +101,12 @@ class NodeRun:
 
 
 def read_spool(directory: Path, node: str, since: int) -> tuple[list[NodeRun], list[int], dict]:
-    """The finished runs, the moments of the ticks (boottime ns) and the last header of a node's spool."""
+    """The finished runs, the moments of the ticks (boottime ns) and the last header of a node's sealed segments."""
     runs: dict[str, NodeRun] = {}
     ticks: list[int] = []
     header: dict = {}
-    for path in sorted((*directory.rglob("*.ndjson"), *directory.rglob("*.part"))):
-        for text in path.read_text().rpartition("\n")[0].splitlines():
+    for path in sorted(directory.rglob("*.ndjson")):
+        for text in path.read_text().splitlines():
             line = json.loads(text)
             kind, run = line["k"], line.get("run")
             if kind == "header":

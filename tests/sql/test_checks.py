@@ -1,13 +1,10 @@
 """Each rule of the books fires on a ledger made to break it, and on no sound one."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
-from conftest import Books
-from nodes import Node, zone
+from imaginary_nodes import Node, zone
+from ledger_books import Books
 
 CASES = Path(__file__).parent / "checks"
 PACKAGE = "rapl:package-0"
