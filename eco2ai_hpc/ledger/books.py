@@ -1,13 +1,12 @@
 """What is not node evidence: job records, node capacities, regions, factors, calibrations."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 
 from eco2ai_hpc.errors import BadInputError
-from eco2ai_hpc.ledger.connection import Ledger, Row, sql_text
+from eco2ai_hpc.ledger.connection import Ledger, Row, passing_file, sql_text
 from eco2ai_hpc.ledger.load import utc_now
 from eco2ai_hpc.model import Factor, FactorSet, NodeSpec, SlurmJob
 
@@ -22,14 +21,10 @@ def add_jobs(ledger: Ledger, jobs: Iterable[tuple[SlurmJob, list[str]]]) -> Row:
     Returns records, changed, from_utc, to_utc (the time that the records cover). Memory stays bounded: the records go
     through a file.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".ndjson", prefix="eco2ai-hpc-jobs-") as file:
-        for job, nodes in jobs:
-            file.write(json.dumps(_record(job, nodes)) + "\n")
-        file.flush()
-        with ledger.transaction():
-            ledger.run(sql_text("load", "incoming_job.sql"), {"file": file.name, "now": utc_now()})
-            ledger.run_file("load", "jobs.sql")
-            return ledger.rows(sql_text("load", "job_summary.sql"))[0]
+    with passing_file(_record(job, nodes) for job, nodes in jobs) as (path, _), ledger.transaction():
+        ledger.run(sql_text("load", "incoming_job.sql"), {"file": path, "now": utc_now()})
+        ledger.run_file("load", "jobs.sql")
+        return ledger.rows(sql_text("load", "job_summary.sql"))[0]
 
 
 def _record(job: SlurmJob, nodes: list[str]) -> Row:

@@ -59,11 +59,8 @@ class Ledger:
         They go through a file that DuckDB reads: an executemany costs a millisecond a row. Names come from this
         package only, never from input.
         """
-        with tempfile.NamedTemporaryFile("w", prefix="eco2ai-hpc-rows-", suffix=".ndjson") as file:
-            for row in rows:
-                file.write(json.dumps(dict(zip(columns, row, strict=True)), default=str) + "\n")
-            file.flush()
-            if file.tell() == 0:
+        with passing_file(dict(zip(columns, row, strict=True)) for row in rows) as (path, count):
+            if count == 0:
                 return
             types = {row["column_name"]: row["column_type"] for row in self.rows(f"describe {table}")}
             names = ", ".join(columns)
@@ -71,7 +68,7 @@ class Ledger:
             self.run(
                 f"insert into {table} ({names}) select {names} from read_json($file, columns = {{{wanted}}}, "  # noqa: S608
                 "format = 'newline_delimited', maximum_object_size = 67108864) on conflict do nothing",
-                {"file": file.name},
+                {"file": path},
             )
 
     @contextmanager
@@ -93,6 +90,17 @@ class Ledger:
     def problems(self) -> list[Row]:
         """Input that could not be used, newest first."""
         return self.rows(sql_text("load", "problems.sql"))
+
+
+@contextmanager
+def passing_file(rows: Iterable[Row]) -> Iterator[tuple[str, int]]:
+    """Rows as lines of JSON in a file that has no name and so outlives no crash; yields (path, rows)."""
+    with tempfile.TemporaryFile("w") as file:
+        count = 0
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            file.write(json.dumps(row, default=str) + "\n")
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}", count
 
 
 def sql_text(*parts: str) -> str:

@@ -65,7 +65,14 @@ def build(ledger: Ledger, question: Question, *, now: datetime | None = None) ->
     content["jobs"] = [_job(run) for run in runs]
     content["factors"] = [_plain(row) for row in _query(ledger, "factors", parameters)]
     content["meters"] = [_plain(row) for row in _query(ledger, "meters", parameters)]
+    content["labels"] = _labels(content["meters"])
     return content
+
+
+def _labels(meters: Sequence[Row]) -> list[str]:
+    """What must stand at the head of the report: that the counters are no real machine's."""
+    simulated = sorted({row["node"] for row in meters if "simulated" in (row["cpu_model"] or "").lower()})
+    return [f"Simulated counters on {', '.join(simulated)}: no figure here is a real machine's."] if simulated else []
 
 
 def _query(ledger: Ledger, name: str, parameters: Row) -> list[Row]:

@@ -286,7 +286,7 @@ class Sampler:
         if due or (self._job_ended and age_ns > min(SEAL_AFTER_JOB_NS, seal_ns)):
             self.evidence.seal()
             self._job_ended = False
-        elif now.boot_ns - self._flushed_ns > FLUSH_NS:
+        elif now.boot_ns - self._flushed_ns + self._interval_ns > FLUSH_NS:  # the next step may be an interval away
             self.evidence.flush()
             self._flushed_ns = now.boot_ns
 

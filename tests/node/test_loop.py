@@ -477,6 +477,14 @@ def test_a_storm_of_jobs_seals_once_a_minute(node):
     assert len(keys(node, "job_end")) == 300
 
 
+def test_what_was_written_is_on_the_disk_within_a_minute(node, monkeypatch):
+    flushed = []
+    sampler = node.begin(seal_s=3600)
+    monkeypatch.setattr(sampler.evidence, "flush", lambda: flushed.append(node.clock.boot_ns / SECOND))
+    node.run(sampler, 600)
+    assert max(later - earlier for earlier, later in pairwise(flushed)) < 60.1
+
+
 def test_nodes_do_not_seal_in_step(tmp_path, clock):
     node = Node(tmp_path, clock)
     sampler = node.sampler()

@@ -76,7 +76,12 @@ account() {
         sleep 0.5
     done
     spooled || die "after 75 s an end of a job is not yet sealed in $LAB/*/private/var/spool/eco2ai-hpc"
-    for n in $(node_names); do spools+=("$LAB/$n/private/var/spool/eco2ai-hpc"); done
+    # One state of the spools for the collector and for truth.py: the samplers go on sealing meanwhile.
+    for n in $(node_names); do
+        mkdir -p "$out/spool/$n"
+        cp -Rn --preserve=all "$LAB/$n/private/var/spool/eco2ai-hpc/." "$out/spool/$n"
+        spools+=("$out/spool/$n")
+    done
     "$sandbox" sacct -a -X -D -n -P -S now-1day -E now -o JobIDRaw,AllocTRES,NNodes,JobName >"$out/sacct.txt"
     $eco collect "${spools[@]}" --jobs sacct
     $eco check || findings=$?

@@ -59,7 +59,7 @@ def lab(tmp_path):
         rows.append(" ".join(map(str, cells)) + (" " + " ".join(jobs) if 2 <= second <= 8 else ""))
     (tmp_path / "truth").mkdir()
     (tmp_path / "truth/n1.log").write_text("\n".join(rows) + "\n123 half a li")
-    spool = tmp_path / "n1/private/var/spool/eco2ai-hpc/lab/n1"
+    spool = tmp_path / "out/spool/n1/lab/n1"
     spool.mkdir(parents=True)
     lines = [
         line("header", 0, cpus=4, mem_mib=4000),

@@ -201,7 +201,7 @@ def compare(lab: Path, report: dict | None, records: dict[int, dict]) -> dict:
     counter_uj = 0.0
     for path in sorted(lab.glob("truth/*.log")):
         log, node = Log(path), path.stem
-        runs, ticks, header = read_spool(lab / node / "private/var/spool/eco2ai-hpc", node, log.times[0])
+        runs, ticks, header = read_spool(lab / "out/spool" / node, node, log.times[0])
         cuts = sorted({*ticks, *(run.begin for run in runs), *(run.end for run in runs)})
         counter_uj += sum(log.between("energy", pool, ticks[0], ticks[-1]) for pool in POOLS) if ticks else 0
         for run in runs:
