@@ -18,6 +18,8 @@ class Zone(NamedTuple):
     """Whether it belongs to the non-overlapping set that counts."""
     why: str
     """Why it is used or left out, for a person."""
+    method: str = "counter"
+    """counter, integrated (from power) or modelled."""
 
 
 class SlurmJob(NamedTuple):
