@@ -23,6 +23,7 @@ from eco2ai_hpc.units import NS_PER_S
 
 EDGE_WINDOW_NS = NS_PER_S // 4
 SEAL_AFTER_JOB_NS = 60 * NS_PER_S
+_REPEATED_WITHIN_NS = 5 * NS_PER_S
 FLUSH_NS = 60 * NS_PER_S
 _SHORTEST_INTERVAL_S = 1.0
 _GRAIN_NS = NS_PER_S // 50  # /proc/uptime, where it dates a mark, counts in 10 ms
@@ -228,11 +229,20 @@ class Sampler:
         ends: list[tuple[str | None, Mark]] = []
         for mark in marks:
             run_key = self._run_of(mark, {key for key, _ in ends})
-            if run_key is None and (mark.job in self._ended or mark.job in {other.job for _, other in ends}):
+            if run_key is None and (self._is_repeat(mark) or mark.job in {other.job for _, other in ends}):
                 self._directory.forget(mark.path)
             else:
                 ends.append((run_key, mark))
         return ends
+
+    def _is_repeat(self, mark: Mark) -> bool:
+        """Whether an end without a run repeats one just written.
+
+        Later than that it may end a requeued run whose prolog never ran (Slurm reissued its credential): it is evidence,
+        and the ledger sees from Slurm's records which it is.
+        """
+        ended_ns = self._ended.get(mark.job)
+        return ended_ns is not None and mark.at.boot_ns - ended_ns < _REPEATED_WITHIN_NS
 
     def _run_of(self, mark: Mark, taken: set[str | None]) -> str | None:
         """The job's latest run that began before the end mark; None for an epilog that came without a prolog."""

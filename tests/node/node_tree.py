@@ -122,7 +122,7 @@ def encode(records: dict[str, str | bytes]) -> bytes:
 def read_lines(directory: Path) -> list[dict]:
     paths = sorted(directory.glob("*.ndjson*"), key=lambda path: (path.stat().st_ctime_ns, path.name))
     segments = [[json.loads(line) for line in path.read_bytes().splitlines()] for path in paths]
-    return [line for segment in sorted(segments, key=lambda lines: lines[0]["bt"]) for line in segment]
+    return [line for segment in sorted(filter(None, segments), key=lambda lines: lines[0]["bt"]) for line in segment]
 
 
 def write_tree(root: Path, files: dict[str, object]) -> None:
