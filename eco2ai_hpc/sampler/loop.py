@@ -238,8 +238,8 @@ class Sampler:
     def _is_repeat(self, mark: Mark) -> bool:
         """Whether an end without a run repeats one just written.
 
-        Later than that it may end a requeued run whose prolog never ran (Slurm reissued its credential): it is evidence,
-        and the ledger sees from Slurm's records which it is.
+        Later than that it may end a requeued run whose prolog never ran (Slurm reissued its credential): then it is
+        evidence, and the ledger sees from Slurm's records which of the two it is.
         """
         ended_ns = self._ended.get(mark.job)
         return ended_ns is not None and mark.at.boot_ns - ended_ns < _REPEATED_WITHIN_NS

@@ -315,12 +315,24 @@ def test_an_epilog_that_comes_twice_changes_nothing(node, clock):
     node.mark("start", 7)
     node.run(sampler, 10)
     node.mark("end", 7)
-    node.run(sampler, 10)
+    node.run(sampler, 2)
     before = node.lines()
     node.mark("end", 7)
     sampler.step(clock())
     assert node.lines() == before
     assert list((node.run_dir / "marks").iterdir()) == []
+
+
+def test_an_epilog_long_after_the_last_is_evidence_of_a_run_without_a_prolog(node, clock):
+    sampler = node.begin()
+    node.mark("start", 7)
+    node.run(sampler, 10)
+    node.mark("end", 7)
+    node.run(sampler, 20)
+    node.mark("end", 7)
+    sampler.step(clock())
+    first, second = keys(node, "job_end")
+    assert keys(node) == [first] != [second]
 
 
 def test_two_epilogs_at_once_end_a_run_once(node, clock):
