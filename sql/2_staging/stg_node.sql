@@ -2,10 +2,10 @@
 -- A node that Slurm said nothing about has what its kernel shows.
 create or replace view stg_node as
 with spec as (
-    select cluster, node, valid_from_utc, cpus, memory_bytes, source
+    select cluster, node, valid_from_utc, cpus, memory_bytes, gpus, source
     from node_spec
     union all
-    select cluster, node, min(ingested_at_utc), max(cpus), max(memory_bytes), 'header'
+    select cluster, node, min(ingested_at_utc), max(cpus), max(memory_bytes), null, 'header'
     from segment as s
     where
         cpus is not null
@@ -28,5 +28,6 @@ select
     coalesce(valid_to_utc, timestamp '9999-01-01 00:00:00') as valid_to_utc,
     cpus,
     memory_bytes,
+    gpus,
     source
 from ordered;

@@ -1,6 +1,7 @@
 -- One run of a job on one node: its life on the node's own clock, what it holds there, whose it is.
 -- Grain: (cluster, node, run_key). run_id joins the nodes of one run: SLUID, else job id and Slurm's record, else the
 -- job id and how many runs of it the node had before. cpus or memory_bytes null: unknown.
+-- gpus: the devices it was given, as the sampler resolved them, separated by commas.
 -- cpu_us: all CPU time that was seen of it, up to last_seen_ns.
 -- end_source: epilog (the hook), record (Slurm's), last_seen (its cgroup), running (no end known).
 -- A run without a start mark (no PrologFlags=Alloc) lives as long as Slurm's record says; clocks may differ by a second.
@@ -44,6 +45,7 @@ marked as (
         max(partition) as partition,
         max(job_name) as job_name,
         max(cpus) as cpus,
+        max(gpus) as gpus,
         max(case when edge = 'start' then boottime_ns end) as start_ns,
         max(case when edge = 'end' then boottime_ns end) as end_ns,
         max(case when edge = 'start' then marked_at_utc end) as start_at_utc,
@@ -119,6 +121,7 @@ unmarked as (
     select
         r.cluster, r.node, 'slurm:' || r.db_index as run_key, b.boot_id, r.job_id, r.sluid, r.uid, r.user_name,
         r.account, r.partition, cast(null as varchar) as job_name, cast(null as integer) as cpus,
+        cast(null as varchar) as gpus,
         cast(null as bigint) as start_ns, cast(null as bigint) as end_ns,
         r.db_index, r.started_at_utc, r.ended_at_utc, r.cpus as record_cpus,
         r.memory_bytes as record_memory_bytes, r.nodes as record_nodes
@@ -139,13 +142,13 @@ run as (
         cluster, node, run_key, boot_id, job_id, coalesce(record_sluid, sluid) as sluid,
         coalesce(record_uid, uid) as uid, coalesce(record_user, user_name) as user_name,
         coalesce(record_account, account) as account, coalesce(record_partition, partition) as partition,
-        job_name, cpus, start_ns, end_ns, db_index, started_at_utc, ended_at_utc,
+        job_name, cpus, gpus, start_ns, end_ns, db_index, started_at_utc, ended_at_utc,
         record_cpus, record_memory_bytes, record_nodes
     from one_each
     union all
     select
-        cluster, node, run_key, boot_id, job_id, sluid, uid, user_name, account, partition, job_name, cpus, start_ns,
-        end_ns, db_index, started_at_utc, ended_at_utc, record_cpus, record_memory_bytes, record_nodes
+        cluster, node, run_key, boot_id, job_id, sluid, uid, user_name, account, partition, job_name, cpus, gpus,
+        start_ns, end_ns, db_index, started_at_utc, ended_at_utc, record_cpus, record_memory_bytes, record_nodes
     from unmarked
 )
 
@@ -189,6 +192,7 @@ select
     s.cpu_us,
     coalesce(r.cpus, mul_div(r.record_cpus, 1, r.record_nodes)) as cpus,
     r.cpus is null as is_cpus_estimated,
+    r.gpus,
     coalesce(
         s.memory_limit_bytes,
         mul_div(r.record_memory_bytes, coalesce(r.cpus, mul_div(r.record_cpus, 1, r.record_nodes)), r.record_cpus)

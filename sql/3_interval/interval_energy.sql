@@ -1,5 +1,6 @@
 -- Energy between two consecutive good readings of one counter, cut at the base slots.
 -- Grain: (cluster, node, zone, began_us, slot_at_utc). began_us, ended_us: the piece, UTC microseconds.
+-- A zone of pool rest is a node meter less the other counters of the node; all zones of a node add up to its node meter.
 -- energy_uj is null where it is unknown; reason then says why. The rule (docs/meters.md, "difference of two readings"):
 --   reset        another boot, or the counter fell and its range is not published
 --   ambiguous    a whole range may hide in the interval: highest power x time >= 0.8 x range
@@ -65,13 +66,44 @@ placed as (
     from judged
 ),
 
+-- A node meter contains what the other counters count. Its interval holds their intervals that end within it.
+within_node as (
+    select
+        *,
+        min(case when domain = 'node' then boottime_ns end) over (
+            partition by cluster, node, boot_id order by boottime_ns
+            range between current row and unbounded following
+        ) as node_ended_ns
+    from placed
+),
+
+component as (
+    select cluster, node, boot_id, node_ended_ns, cast(sum(energy_uj) as bigint) as energy_uj
+    from within_node
+    where domain <> 'node' and node_ended_ns is not null
+    group by cluster, node, boot_id, node_ended_ns
+),
+
+-- rest = node meter - components, signed: meters differ by their update times, and what one interval has too much the
+-- next has too little. A component that is unknown here is part of the rest.
+settled as (
+    select
+        w.* exclude (energy_uj),
+        case when w.domain = 'node' then w.energy_uj - coalesce(c.energy_uj, 0) else w.energy_uj end as energy_uj
+    from within_node as w
+    left join component as c
+        on
+            w.domain = 'node' and w.cluster = c.cluster and w.node = c.node and w.boot_id = c.boot_id
+            and w.boottime_ns = c.node_ended_ns
+),
+
 cut as (
     select
         p.*,
         s.slot_at_utc,
         greatest(p.began_us, utc_us(s.slot_at_utc)) as piece_began_us,
         least(p.ended_us, utc_us(s.slot_at_utc) + 900000000) as piece_ended_us
-    from placed as p
+    from settled as p
     inner join slot as s
         on utc_us(s.slot_at_utc) < p.ended_us and utc_us(s.slot_at_utc) + 900000000 > p.began_us
 ),
@@ -79,8 +111,8 @@ cut as (
 shared as (
     select
         *,
-        mul_div(energy_uj, piece_ended_us - piece_began_us, ended_us - began_us) as base_uj,
-        mul_mod(energy_uj, piece_ended_us - piece_began_us, ended_us - began_us) as left_over,
+        mul_div(abs(energy_uj), piece_ended_us - piece_began_us, ended_us - began_us) as base_uj,
+        mul_mod(abs(energy_uj), piece_ended_us - piece_began_us, ended_us - began_us) as left_over,
         mul_div(elapsed_busy_us, piece_ended_us - piece_began_us, ended_us - began_us) as piece_busy_us
     from cut
 ),
@@ -89,7 +121,7 @@ shared as (
 ranked as (
     select
         *,
-        energy_uj - sum(base_uj) over piece_of as missing_uj,
+        abs(energy_uj) - sum(base_uj) over piece_of as missing_uj,
         row_number() over (
             partition by cluster, node, zone, ended_us, boottime_ns order by left_over desc, slot_at_utc asc
         ) as place
@@ -115,7 +147,8 @@ select
     sampler_run,
     seq,
     line,
-    cast(base_uj + case when place <= missing_uj then 1 else 0 end as bigint) as energy_uj,
+    -- Split as an amount, then given its sign: only a rest can be negative.
+    cast((base_uj + case when place <= missing_uj then 1 else 0 end) * sign(energy_uj) as bigint) as energy_uj,
     reason,
     piece_busy_us as busy_us,
     manager,

@@ -24,7 +24,11 @@ piece as (
         i.is_hole and i.manager = 'slurm' and not coalesce(i.began_us >= v.from_us and i.ended_us <= v.to_us, false)
             as is_gap,
         n.cpus as node_cpus,
-        case i.pool when 'dram' then n.memory_bytes when 'cpu' then n.cpus else 1 end as capacity,
+        n.memory_bytes as node_memory_bytes,
+        n.gpus as node_gpus,
+        -- A zone's own name: what a mark says of a device that a run was given.
+        split_part(split_part(i.zone, ':', 2), '#', 1) as device,
+        case i.pool when 'dram' then n.memory_bytes when 'cpu' then n.cpus when 'gpu' then 1 else 1000000000 end as capacity,
         mul_div(coalesce(c.idle_uw, 0), i.ended_us - i.began_us, 1000000) as idle_uj
     from interval_energy as i
     inner join stg_node as n
@@ -46,11 +50,20 @@ present as (
         least(r.ended_ns, p.ended_ns) - greatest(r.began_ns, p.began_ns) as overlap_ns,
         case
             when r.cpus >= p.node_cpus then p.capacity -- holds every CPU: nobody else can be here
+            when p.pool = 'cpu' then coalesce(r.cpus, 0)
             when p.pool = 'dram'
                 then coalesce(least(r.memory_bytes, p.capacity), mul_div(p.capacity, r.cpus, p.node_cpus), 0)
-            when p.pool = 'cpu' then coalesce(r.cpus, 0)
-            else 0
+            when p.pool = 'gpu' then case when list_contains(string_split(r.gpus, ','), p.device) then 1 else 0 end
+            -- Of the rest of the node as much as of its scarcest part, in parts per billion.
+            else greatest(
+                coalesce(mul_div(p.capacity, r.cpus, p.node_cpus), 0),
+                coalesce(mul_div(p.capacity, r.memory_bytes, p.node_memory_bytes), 0),
+                coalesce(mul_div(p.capacity, len(string_split(r.gpus, ',')), p.node_gpus), 0)
+            )
         end as held,
+        p.pool,
+        r.gpus,
+        p.device,
         coalesce(at_end.cpu_us, case when r.last_seen_ns <= p.reading_ended_ns then r.cpu_us end, 0)
         - coalesce(at_begin.cpu_us, case when r.last_seen_ns <= p.reading_began_ns then r.cpu_us end, 0) as use_us,
         p.ended_ns - p.began_ns as piece_ns,
@@ -76,7 +89,11 @@ claimed as (
     select
         cluster, node, zone, began_us, run_key,
         cast(held as hugeint) * overlap_ns as hold_weight,
-        coalesce(mul_div(greatest(0, use_us), piece_ns, interval_ns), 0) as use_weight
+        case
+            -- A whole GPU is used by whoever holds it.
+            when pool = 'gpu' then case when list_contains(string_split(gpus, ','), device) then overlap_ns else 0 end
+            else coalesce(mul_div(greatest(0, use_us), piece_ns, interval_ns), 0)
+        end as use_weight
     from present
 ),
 
@@ -96,7 +113,10 @@ claim as (
     select
         p.cluster, p.node, p.zone, p.began_us, '' as run_key,
         greatest(0, cast(p.capacity as hugeint) * (p.ended_ns - p.began_ns) - coalesce(t.hold_weight, 0)) as hold_weight,
-        greatest(0, coalesce(p.busy_us, 0) - coalesce(t.use_weight, 0)) as use_weight
+        case
+            when p.pool = 'gpu' then 0
+            else greatest(0, coalesce(p.busy_us, 0) - coalesce(t.use_weight, 0))
+        end as use_weight
     from piece as p
     left join total as t
         on p.cluster = t.cluster and p.node = t.node and p.zone = t.zone and p.began_us = t.began_us
@@ -106,10 +126,15 @@ claim as (
 weighed as (
     select
         c.*,
-        p.energy_uj,
+        -- A negative rest goes back by reservation: it is split as an amount, then given its sign again.
+        abs(p.energy_uj) as energy_uj,
+        case when p.energy_uj < 0 then -1 else 1 end as energy_sign,
         sum(c.hold_weight) over of_piece as all_hold,
         sum(c.use_weight) over of_piece as all_use,
-        case when sum(c.use_weight) over of_piece = 0 then p.energy_uj else least(p.energy_uj, p.idle_uj) end as static_uj
+        case
+            when p.energy_uj < 0 or sum(c.use_weight) over of_piece = 0 then abs(p.energy_uj)
+            else least(p.energy_uj, p.idle_uj)
+        end as static_uj
     from claim as c
     inner join piece as p
         on c.cluster = p.cluster and c.node = p.node and c.zone = p.zone and c.began_us = p.began_us
@@ -143,7 +168,7 @@ ranked as (
 
 split as (
     select
-        cluster, node, zone, began_us, run_key, hold_weight, all_hold,
+        cluster, node, zone, began_us, run_key, hold_weight, all_hold, energy_sign,
         use_floor + case when use_place <= use_missing then 1 else 0 end as use_uj,
         idle_floor + case when idle_place <= idle_missing then 1 else 0 end as idle_uj
     from ranked
@@ -179,7 +204,7 @@ settled as (
     select
         cluster, node, zone, began_us, run_key,
         case when run_key = '' then 0 else use_uj end as use_uj,
-        idle_uj,
+        idle_uj * energy_sign as idle_uj,
         share_floor + case when share_place <= share_missing then 1 else 0 end as share_uj
     from system_ranked
 ),

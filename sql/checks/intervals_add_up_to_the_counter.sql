@@ -22,6 +22,7 @@ summed as (
         cast(sum(energy_uj) as decimal(38, 0)) as energy_uj,
         sum(case when energy_uj is null and not reason like '%started again%' then 1 else 0 end) as unknown_pieces
     from interval_energy
+    where pool <> 'rest' -- the rest is a difference: see components_and_rest_add_up_to_the_node_meter
     group by cluster, node, boot_id, zone
 )
 
