@@ -1,4 +1,4 @@
--- No line of a segment was dropped in silence: ticks, gaps, marks, header and reported problems together are its lines.
+-- No line of a segment was dropped in silence: ticks, gaps, marks, self-reports, header and reported problems together are its lines.
 select s.cluster, s.node, s.sampler_run, s.seq, s.file, s.lines, coalesce(l.accounted, 0) + s.marks + 1 as accounted
 from segment as s
 left join (
@@ -7,6 +7,8 @@ left join (
         select cluster, node, boot_id, sampler_run, seq, line from tick
         union all
         select cluster, node, boot_id, sampler_run, seq, line from spool_gap
+        union all
+        select cluster, node, boot_id, sampler_run, seq, line from sampler_self
         union all
         select g.cluster, g.node, g.boot_id, g.sampler_run, g.seq, p.line
         from ingest_problem as p

@@ -17,7 +17,8 @@ with numbered as (
             'jobs': 'MAP(VARCHAR, STRUCT(cpu BIGINT, mem BIGINT, cpuset VARCHAR, mem_limit BIGINT))',
             'run': 'VARCHAR', 'job': 'BIGINT', 'sluid': 'VARCHAR', 'uid': 'BIGINT', 'gpus': 'VARCHAR[]',
             'env': 'MAP(VARCHAR, VARCHAR)', 'name': 'VARCHAR', 'edge': 'VARCHAR',
-            'reason': 'VARCHAR', 'since_bt': 'BIGINT'
+            'reason': 'VARCHAR', 'since_bt': 'BIGINT',
+            'cpu_us': 'BIGINT', 'rss_bytes': 'BIGINT', 'ticks': 'BIGINT', 'late_ms_max': 'BIGINT', 'read_errors': 'BIGINT'
         }
     )
 )

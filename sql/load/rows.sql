@@ -43,3 +43,8 @@ insert into spool_gap
 select cluster, node, boot_id, sampler_run, seq, line, since_bt, bt, reason
 from raw_line
 where k = 'gap';
+
+insert into sampler_self
+select cluster, node, boot_id, sampler_run, seq, line, t, cpu_us, rss_bytes, ticks, late_ms_max, read_errors
+from raw_line
+where k = 'self' and t is not null;

@@ -106,6 +106,17 @@ def test_a_bad_line_becomes_a_problem_and_the_rest_loads(books):
     assert books.violations() == {}
 
 
+def test_a_samplers_word_on_itself_is_evidence(books):
+    node = Node(books.spool)
+    node.tick(0, {PACKAGE: 0})
+    said = {"cpu_us": 1200, "rss_bytes": 14_000_000, "ticks": 1, "late_ms_max": 3, "read_errors": 0}
+    node.lines.append({"k": "self", **node.moment(1), **said})
+    node.seal()
+    assert books.collect().bad_lines == 0
+    assert books.rows("select * from sampler_self")[0]["rss_bytes"] == 14_000_000
+    assert books.violations() == {}
+
+
 def test_garbage_named_like_a_segment_is_reported(books):
     path = one_node(books)
     path.with_name("00000000-00000000-000007.ndjson").write_bytes(os.urandom(5000))
