@@ -118,6 +118,13 @@ def probe() -> dict[str, object]:
     return found
 
 
+def doctor(run_dir: str, spool_dir: str, *, strict: bool) -> tuple[str, int]:
+    """A node's health in one line, and the exit status: `eco2ai-sampler doctor`."""
+    command = [sys.executable, "-m", "eco2ai_hpc.sampler", "doctor", "--run-dir", run_dir, "--spool-dir", spool_dir]
+    done = subprocess.run(command + ["--strict"] * strict, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr.strip(), done.returncode
+
+
 def _who(name: str) -> dict[str, str]:
     return {"ECO2AI_HPC_NAME": name, "SLURM_JOB_USER": getpass.getuser(), "SLURM_JOB_UID": str(os.getuid())}
 
