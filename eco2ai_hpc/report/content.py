@@ -62,6 +62,7 @@ def build(ledger: Ledger, question: Question, *, now: datetime | None = None) ->
     if books:
         content["books"] = _books(books)
         content["site_totals"] = _site_totals(books)
+        content["unknown_time"] = [_plain(row) for row in _query(ledger, "unknown", parameters)]
     content["jobs"] = [_job(run) for run in runs]
     content["factors"] = [_plain(row) for row in _query(ledger, "factors", parameters)]
     content["meters"] = [_plain(row) for row in _query(ledger, "meters", parameters)]

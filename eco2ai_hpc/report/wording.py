@@ -396,6 +396,10 @@ def unknowns(content: Content) -> list[str]:
     sentences = [
         f"{runs(without)} without any figure: counted as unknown, not as 0." if without else None,
         f"{duration(gap_seconds)} of node time without known energy: in no figure." if gap_seconds else None,
+        *(
+            f"of it {duration(row['seconds'])} on {visible(row['nodes'])}: {visible(row['reason'])}"
+            for row in content.get("unknown_time", ())
+        ),
         f"No factor for {percent(1 - factored)} of the energy: CO2e covers {percent(factored)} of it."
         if factored is not None and factored < 1 and totals["co2e_kg"] is not None
         else None,
