@@ -28,7 +28,7 @@ class Model:
         self._stat = os.path.join(roots.procfs, "stat")
         self._sockets_tdp_uw = round(tdp_w * UW_PER_W) * sockets
         self._cpus = cpus
-        self.zones = (Zone(_KEY, "package", None, self._sockets_tdp_uw, used=True, why=why),)
+        self.zones = (Zone(_KEY, "package", None, self._sockets_tdp_uw, used=True, why=why, method="modelled"),)
 
     def read(self, counters: dict[str, int], errors: dict[str, str]) -> None:
         try:

@@ -2,7 +2,7 @@
 -- Grain: (cluster, node, zone, began_us, slot_at_utc). began_us, ended_us: the piece, UTC microseconds.
 -- A zone of pool rest is a node meter less the other counters of the node; all zones of a node add up to its node meter.
 -- energy_uj is null where it is unknown; reason then says why. The rule (docs/meters.md, "difference of two readings"):
---   reset        another boot, or the counter fell and its range is not published
+--   reset        another boot, a counter that began anew (NAME#2), or one that fell and whose range is not published
 --   ambiguous    a whole range may hide in the interval: highest power x time >= 0.8 x range
 --   implausible  more than 1.5 x highest power x time (20 ms are added for the counter's own update time)
 -- A failed read widened the interval already. is_hole: readings are missing, longer than two ticks.
@@ -13,10 +13,14 @@ with pair as (
         lag(counter_uj) over counter as before_uj,
         lag(boottime_ns) over counter as before_ns,
         lag(boot_id) over counter as before_boot,
+        lag(zone) over counter as before_zone,
         lag(read_at_utc) over counter as before_at_utc,
         lag(busy_us) over counter as before_busy_us
     from stg_reading
-    window counter as (partition by cluster, node, zone order by boot_began_at_utc, boot_id, boottime_ns)
+    -- NAME#2 is the same device with a counter that began anew: one line of readings, but no difference across.
+    window counter as (
+        partition by cluster, node, split_part(zone, '#', 1) order by boot_began_at_utc, boot_id, boottime_ns
+    )
 ),
 
 timed as (
@@ -49,6 +53,7 @@ judged as (
         *,
         case
             when is_reboot then 'reset: the node was started again'
+            when zone <> before_zone then 'reset: the counter began anew'
             when wrap_uj is not null and mul_div(bound_uj, 5, 4) >= wrap_uj then 'ambiguous: a whole range may hide'
             when delta_uj is null or delta_uj < 0 then 'reset: the counter fell'
             when delta_uj > mul_div(bound_uj, 3, 2) then 'implausible: more than the counter can count'

@@ -37,6 +37,20 @@ def test_a_gpu_that_came_back_under_a_new_key_goes_on(books):
     assert books.violations() == {}
 
 
+def test_a_key_that_returns_after_a_restart_does_not_count_the_time_of_another(books):
+    # X, then X#2 after a reset of the board; the sampler restarts and calls the board X again.
+    again = GPU + "#2"
+    node = Node(books.spool, zones={key: zone("gpu", wrap=None) for key in (GPU, again)})
+    node.tick(0, {GPU: 1000}).tick(10, {GPU: 3000}).tick(20, {again: 100}).tick(30, {again: 700}).seal()
+    later = Node(books.spool, run="bbbbbbbb", zones={GPU: zone("gpu", wrap=None)})
+    later.tick(40, {GPU: 9000}).tick(50, {GPU: 9500}).seal()
+    books.collect()
+    assert sum(books.booked().values()) == 2000 + 600 + 500
+    reasons = books.rows("select reason, count(*) as n from interval_energy where reason is not null group by reason")
+    assert reasons == [{"reason": "reset: the counter began anew", "n": 2}]
+    assert books.violations() == {}
+
+
 def with_node_meter(books, *readings, calibrate=False):
     zones = {NODE: zone("node", wrap=None, max_uw=5_000_000_000), PACKAGE: zone("package")}
     node = Node(books.spool, zones=zones, cpus=4)

@@ -17,9 +17,7 @@ def test_a_reset_is_shown_with_its_seconds_its_node_and_its_reason(books):
     books.collect()
     with open_ledger(books.path) as ledger:
         content = build(ledger, Question("site", "site"))
-    assert content["books"] == {
-        "counter_uj": 1_000_000, "jobs_uj": 1_000_000, "unallocated_uj": 0, "system_uj": 0, "gap_uj": 0, "gap_seconds": 30,
-    }  # fmt: skip
+    assert (content["books"]["counter_uj"], content["books"]["gap_seconds"]) == (1_000_000, 30)
     assert content["unknown_time"] == [{"reason": "reset: the counter fell", "seconds": 30, "nodes": "n1"}]
     (job,) = content["jobs"]
     assert (job["grade"], job["coverage_ratio"], job["gap_seconds"]) == ("partly_measured", 0.5, 30)
