@@ -16,7 +16,7 @@ _SEGMENT = (
     "marks", "began_at_utc", "interval_ns", "manager", "software", "cpus", "sockets", "memory_bytes", "cpu_model",
     "file", "size_bytes", "ingested_at_utc",
 )  # fmt: skip
-_ZONE = ("cluster", "node", "boot_id", "sampler_run", "zone", "domain", "wrap_uj", "max_uw", "used", "why")
+_ZONE = ("cluster", "node", "boot_id", "sampler_run", "zone", "domain", "wrap_uj", "max_uw", "used", "why", "method")
 _MARK = (
     "cluster", "node", "run_key", "edge", "name", "boot_id", "boottime_ns", "marked_at_utc", "job_id", "sluid", "uid",
     "user_name", "account", "partition", "job_name", "cpus", "gpus", "environment", "why", "sampler_run", "seq", "line",
@@ -104,9 +104,14 @@ def _segment(segment: Segment, marks: int) -> tuple[Any, ...]:
 def _zones(segment: Segment) -> list[tuple[Any, ...]]:
     key = segment_key(segment)[:4]
     return [
-        (*key, zone, about["domain"], about.get("wrap"), about.get("max_uw"), about["used"], about.get("why"))
+        (*key, zone, *(about.get(name) for name in ("domain", "wrap", "max_uw", "used", "why")), _method(zone, about))
         for zone, about in segment.header["zones"].items()
     ]
+
+
+def _method(zone: str, about: Row) -> str:
+    """How the counter came about; a writer that does not say has counters, but for the model meter."""
+    return about.get("method") or ("modelled" if zone.startswith("model:") else "counter")
 
 
 def _load_marks(ledger: Ledger, cpus_on_node: CpusOnNode) -> dict[str, int]:

@@ -26,6 +26,7 @@ create table if not exists segment (
 );
 
 -- One energy counter as one sampler run found it. used: part of the non-overlapping set that counts.
+-- method: counter, integrated (from power readings) or modelled.
 create table if not exists zone (
     cluster varchar not null,
     node varchar not null,
@@ -37,5 +38,6 @@ create table if not exists zone (
     max_uw bigint,
     used boolean not null,
     why varchar,
+    method varchar not null,
     primary key (cluster, node, boot_id, sampler_run, zone)
 );

@@ -14,6 +14,7 @@ with counted_zone as (
         split_part(zone, ':', 1) as meter,
         case domain when 'package' then 'cpu' when 'dram' then 'dram' when 'gpu' then 'gpu' else 'rest' end as pool,
         wrap_uj,
+        method,
         coalesce(
             max_uw,
             case domain
@@ -47,6 +48,7 @@ select
     z.meter,
     z.domain,
     z.pool,
+    z.method,
     z.wrap_uj,
     z.max_uw,
     s.interval_ns,

@@ -141,6 +141,7 @@ select
     zone,
     meter,
     pool,
+    method,
     slot_at_utc,
     piece_began_us as began_us,
     piece_ended_us as ended_us,

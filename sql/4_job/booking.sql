@@ -19,7 +19,7 @@ with covered as (
 
 piece as (
     select
-        i.cluster, i.node, i.boot_id, i.zone, i.meter, i.pool, i.slot_at_utc, i.began_us, i.began_ns, i.ended_ns,
+        i.cluster, i.node, i.boot_id, i.zone, i.meter, i.method, i.pool, i.slot_at_utc, i.began_us, i.began_ns, i.ended_ns,
         i.reading_began_ns, i.reading_ended_ns, i.energy_uj, i.busy_us,
         i.is_hole and i.manager = 'slurm' and not coalesce(i.began_us >= v.from_us and i.ended_us <= v.to_us, false)
             as is_gap,
@@ -234,6 +234,7 @@ select
     e.node,
     e.zone,
     p.meter,
+    p.method,
     p.pool,
     p.slot_at_utc,
     e.began_us,

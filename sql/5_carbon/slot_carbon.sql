@@ -4,13 +4,13 @@
 create or replace view slot_carbon as
 with slotted as (
     select
-        cluster, node, zone, meter, pool, slot_at_utc, account, run_key,
+        cluster, node, zone, meter, method, pool, slot_at_utc, account, run_key,
         cast(sum(energy_uj) as bigint) as energy_uj,
         cast(sum(own_use_uj) as bigint) as own_use_uj,
         cast(sum(own_idle_uj) as bigint) as own_idle_uj,
         cast(sum(system_share_uj) as bigint) as system_share_uj
     from booking
-    group by cluster, node, zone, meter, pool, slot_at_utc, account, run_key
+    group by cluster, node, zone, meter, method, pool, slot_at_utc, account, run_key
 ),
 
 -- The latest yearly factor that is not newer than the slot's own year.
@@ -41,6 +41,7 @@ select
     e.node,
     e.zone,
     e.meter,
+    e.method,
     e.pool,
     e.slot_at_utc,
     e.account,

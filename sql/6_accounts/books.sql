@@ -23,7 +23,7 @@ booked as (
         sum(case when co2e_g is not null then energy_uj else 0 end) as known_uj,
         sum(co2e_g) as co2e_g,
         sum(case when account = 'job' then co2e_g end) as jobs_co2e_g,
-        max(case when meter = 'model' then 1 else 0 end) = 1 as is_modelled
+        max(case when method = 'modelled' then 1 else 0 end) = 1 as is_modelled
     from slot_carbon
     group by cluster, node, region, slot_at_utc
 )

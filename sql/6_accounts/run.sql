@@ -1,6 +1,6 @@
 -- One run of a job over all its nodes: who, what, when, and how well it is known.
 -- Grain: (cluster, run_id). coverage_ratio: the part of the run's node time with known energy. grade: measured (at least
--- 99 % of it, by counters), partly_measured, modelled; null where nothing of the run is known.
+-- 99 % of it, by counters), partly_measured (less of it, or from integrated power), modelled; null where nothing of the run is known.
 create or replace view run as
 with on_nodes as (
     select
@@ -19,7 +19,8 @@ with on_nodes as (
         max(case when r.end_source = 'running' then 1 else 0 end) = 1 as is_running,
         sum(c.life_ns) as life_ns,
         sum(case when c.zones = 0 then 0 else c.known_ns // nullif(c.zones, 0) end) as known_ns,
-        max(case when c.is_modelled then 1 else 0 end) = 1 as is_modelled
+        max(case when c.is_modelled then 1 else 0 end) = 1 as is_modelled,
+        max(case when c.is_integrated then 1 else 0 end) = 1 as is_integrated
     from stg_run as r
     inner join run_coverage as c on r.cluster = c.cluster and r.node = c.node and r.run_key = c.run_key
     group by r.cluster, r.run_id
@@ -42,6 +43,7 @@ joined as (
         case when o.is_running then null else coalesce(j.ended_at_utc, o.ended_at_utc) end as ended_at_utc,
         coalesce(j.node_list, o.nodes) as nodes,
         o.is_modelled,
+        o.is_integrated,
         coalesce(o.known_ns, 0) as known_ns,
         -- A node of the record without any evidence counts with the record's own duration.
         coalesce(o.life_ns, 0)
@@ -70,7 +72,7 @@ select
     case
         when known_ns = 0 then null
         when is_modelled then 'modelled'
-        when known_ns >= 0.99 * life_ns then 'measured'
+        when known_ns >= 0.99 * life_ns and not is_integrated then 'measured'
         else 'partly_measured'
     end as grade,
     case when life_ns > 0 then round(least(1.0, cast(known_ns as double) / nullif(life_ns, 0)), 6) end as coverage_ratio,

@@ -37,6 +37,20 @@ def test_a_gpu_that_came_back_under_a_new_key_goes_on(books):
     assert books.violations() == {}
 
 
+def test_integrated_power_is_graded_lower_than_a_counter(books):
+    for name, method in (("n1", "counter"), ("n2", "integrated"), ("n3", "modelled")):
+        node = Node(books.spool, name=name, zones={PACKAGE: zone("package") | {"method": method}})
+        node.start(0, 1, f"1@{name}-1", cpus=4).tick(0, {PACKAGE: 0}).tick(10, {PACKAGE: 50}).end(10, 1, f"1@{name}-1")
+        node.lines[0]["env"]["SLURM_JOB_ID"] = name
+        for line in node.lines:
+            if "job" in line:
+                line["job"] = int(name[1])
+        node.seal()
+    books.collect()
+    grades = {row["job_id"]: row["grade"] for row in books.rows("select job_id, grade from run")}
+    assert grades == {1: "measured", 2: "partly_measured", 3: "modelled"}
+
+
 def test_a_key_that_returns_after_a_restart_does_not_count_the_time_of_another(books):
     # X, then X#2 after a reset of the board; the sampler restarts and calls the board X again.
     again = GPU + "#2"
