@@ -1,6 +1,7 @@
 """What the resident sampler costs a node: memory, CPU time, and how soon after its start it has read the counters.
 
-Over a recorded node (two sockets, four RAPL zones): one sampler without jobs, one with eight jobs, 30 s between ticks.
+Over a recorded node (two sockets, four RAPL zones): one sampler without jobs, one with eight, one with 256 jobs, 30 s
+between ticks. Their cgroups are files, and stand still: a kernel's take longer to read, the more CPUs it has.
 CPU time is that between the first reading and the end of the measurement, in ns as the scheduler counts it
 (/proc/PID/schedstat), scaled to an hour; jobs are young, so they are looked at more often than an hour's average.
 
@@ -22,10 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NODE = ROOT / "tests/fixtures/meters/rapl/intel-two-sockets-with-dram"
-JOBS = 8
+JOBS = (8, 256)
 CGROUP = {
     "cpu.stat": "usage_usec 61234567\nuser_usec 60000000\nsystem_usec 1234567\n", "memory.current": "4111491072\n",
-    "memory.max": "68719476736\n", "cpuset.cpus.effective": "0-15\n",
+    "memory.max": "68719476736\n", "cpuset.cpus.effective": "0-15\n", "cgroup.events": "populated 1\nfrozen 0\n",
 }  # fmt: skip
 
 
@@ -71,9 +72,11 @@ class Running:
             )
             (marks / f"start.{job}.1").write_text("".join(f"{record}\0" for record in records))
             cgroup = directory / f"node/cgroup/system.slice/slurmstepd.scope/job_{job}"
-            cgroup.mkdir(parents=True)
+            (cgroup / "step_extern").mkdir(parents=True)
             for name, text in CGROUP.items():
                 (cgroup / name).write_text(text)
+        if jobs:
+            (cgroup.parent / "cpu.stat").write_text(f"usage_usec {61234567 * jobs}\n")
         self.segments = directory / "spool/lab/n1"
         words = [sys.executable, "-m", "eco2ai_hpc.sampler", "run", "--foreground", "--cluster", "lab", "--node", "n1"]
         words += ["--run-dir", str(directory / "run"), "--spool-dir", str(directory / "spool")]
@@ -117,7 +120,7 @@ def start_ms(directory: Path) -> float:
 
 def resident(directory: Path, seconds: float) -> dict[str, dict[str, float]]:
     """Memory and CPU time of a sampler without jobs and of one with some, side by side."""
-    samplers = {"no jobs": Running(directory / "idle"), f"{JOBS} jobs": Running(directory / "busy", JOBS)}
+    samplers = {f"{jobs} jobs": Running(directory / f"with{jobs}", jobs) for jobs in (0, *JOBS)}
     figures: dict[str, dict[str, float]] = {}
     try:
         for sampler in samplers.values():

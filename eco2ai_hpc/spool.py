@@ -5,6 +5,7 @@ A segment is newline-delimited JSON: a header, lines, a trailer. docs/spool-form
 * One line is one `os.write` on an O_APPEND descriptor: `kill -9` loses at most the line being written.
 * `NAME.ndjson.part` is open; `NAME.ndjson` is sealed: its trailer has line count and SHA-256 of what stands before it.
 * An orphaned `.part` is sealed as it stands by the next sampler (`recovered`), torn tail included.
+* `NAME.ndjson.confirmed` says that the content is in a ledger: only then, and a day later, a segment is pruned.
 """
 
 import binascii
@@ -15,7 +16,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from eco2ai_hpc.errors import SpoolError
@@ -24,7 +26,12 @@ VERSION = 1
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 NAME = re.compile(r"^(?P<boot>[0-9a-f]{8})-(?P<run>[0-9a-f]{8})-(?P<seq>[0-9]{6,})\.ndjson\Z")
+ONE_DAY_S = 86_400
 _PART = ".part"
+CONFIRMED = ".confirmed"
+_LARGEST_BOUND = 2 << 30
+_SMALLEST_BOUND = 64 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # A directory name of the spool is a cluster's or a node's; both come from outside.
 _SAFE = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
 
@@ -70,6 +77,8 @@ class SegmentWriter:
         name = segment_name(header["boot"], header["sampler"], header["seq"])
         self.final_path = os.path.join(directory, name)
         self.lines = 0
+        self.is_doubtful = False
+        """Whether the system failed otherwise than by want of room: what was written before may be lost too."""
         self._digest = hashlib.sha256()
         self._size = 0
         self._is_torn = False
@@ -79,15 +88,28 @@ class SegmentWriter:
         try:
             # Held as long as the writer lives: tells an open segment from an orphan (see recover).
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._identity = os.fstat(self._fd)
             self.append(header)
         except OSError:
-            os.close(self._fd)
-            os.unlink(self.final_path + _PART)
+            self.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self.final_path + _PART)
             raise
+
+    def is_in_place(self) -> bool:
+        """Whether the file still has its name: a descriptor goes on taking lines for a file that nobody finds."""
+        try:
+            found = os.stat(self.final_path + _PART, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return os.path.samestat(found, self._identity)
 
     def append(self, line: Line) -> None:
         """Write one line; what does not fit is taken back, so that no half line stays (full disk)."""
-        data = encode(line)
+        self.append_encoded(encode(line))
+
+    def append_encoded(self, data: bytes) -> None:
+        """The same for a line that `encode` made."""
         self._write(data)
         self._digest.update(data)
         self._size += len(data)
@@ -98,29 +120,43 @@ class SegmentWriter:
         digest = self._digest.hexdigest()
         self._write(encode(trailer(Seal(self.lines, digest, recovered=False))))
         try:
-            os.fsync(self._fd)
+            self._sync(os.fsync)
             os.rename(self.final_path + _PART, self.final_path)
         except OSError:
             self._take_back()
             raise
-        os.close(self._fd)
+        self.close()
         _sync_directory(self.final_path)
         return digest
 
     def flush(self) -> None:
         """Bring what was written to the disk, its name too: bounds what a loss of power takes."""
-        os.fdatasync(self._fd)
+        self._sync(os.fdatasync)
         if not self._is_named_on_disk:
             _sync_directory(self.final_path)
             self._is_named_on_disk = True
 
-    def _write(self, data: bytes) -> None:
-        if self._is_torn:  # an earlier attempt could not be taken back
-            os.ftruncate(self._fd, self._size)
-            self._is_torn = False
+    def close(self) -> None:
+        """Leave the segment as it stands: an orphan, for `recover`."""
+        with contextlib.suppress(OSError):  # NFS tells here what it could not write, after fsync told it already
+            os.close(self._fd)
+
+    def _sync(self, synchronise: Callable[[int], None]) -> None:
         try:
-            _write_whole(self._fd, data, self.final_path)
+            synchronise(self._fd)
         except OSError:
+            # The kernel tells of a lost page once and then forgets it: a later fsync would succeed (fsync(2), NOTES).
+            self.is_doubtful = True
+            raise
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if self._is_torn:  # an earlier attempt could not be taken back
+                os.ftruncate(self._fd, self._size)
+                self._is_torn = False
+            _write_whole(self._fd, data, self.final_path)
+        except OSError as error:
+            self.is_doubtful = self.is_doubtful or error.errno not in _NO_ROOM
             self._take_back()
             raise
 
@@ -174,7 +210,8 @@ def recover(directory: str) -> Recovery:
     """Seal every orphaned `.part` in `directory` as it stands.
 
     A torn last line stays, ended by a newline, so that the reader can show it. A `.part` that another process
-    holds open is left alone; one without a single whole line is removed. One that fails never stops the others.
+    holds open is left alone, and so is one of a newer version of the format: its own writer knows how it ends.
+    One without a single whole line is removed. One that fails never stops the others.
     """
     sealed, failed = [], []
     for name in sorted(_listdir(directory)):
@@ -206,6 +243,8 @@ def _seal_orphan(path: str) -> str | None:
         if b"\n" not in content:
             os.unlink(path)
             return None
+        if _is_of_a_newer_version(content):
+            return None
         if _tail_is_trailer(content) is None:
             _append_trailer(fd, content, path)
         os.fsync(fd)
@@ -215,6 +254,14 @@ def _seal_orphan(path: str) -> str | None:
         return final
     finally:
         os.close(fd)
+
+
+def _is_of_a_newer_version(content: bytes) -> bool:
+    try:
+        version = json.loads(content[: content.index(b"\n")])["v"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(version, int) and version > VERSION
 
 
 def _append_trailer(fd: int, content: bytes, path: str) -> None:
@@ -310,7 +357,7 @@ _OPTIONAL_HEADER_KEYS: dict[str, tuple[type, ...]] = {
     "sockets": (int,), "mem_mib": (int,), "cpu_model": (str,), "manager": (str,),
 }  # fmt: skip
 _ZONE_KEYS: dict[str, tuple[type, ...]] = {"domain": (str,), "used": (bool,)}
-_OPTIONAL_ZONE_KEYS: dict[str, tuple[type, ...]] = {"wrap": (int,), "max_uw": (int,), "why": (str,)}
+_OPTIONAL_ZONE_KEYS: dict[str, tuple[type, ...]] = {"wrap": (int,), "max_uw": (int,), "why": (str,), "method": (str,)}
 
 
 def _parse_header(path: str, line: bytes) -> dict[str, Any]:
@@ -365,3 +412,97 @@ def sealed_segments(directory: str) -> Iterator[str]:
         for name in sorted(files):
             if NAME.match(name):
                 yield os.path.join(base, name)
+
+
+# Confirmation: the collector's word that evidence is safe elsewhere
+
+
+def confirm(path: str, sha256: str) -> None:
+    """Say beside a sealed segment that its content, of this digest, is in a ledger for good; it may then be pruned.
+
+    To be called after the ledger's commit. Repeating it, or being killed at any instant of it, does no harm.
+    """
+    marker = path + CONFIRMED
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(marker + ".new", flags, FILE_MODE)
+    try:
+        _write_whole(descriptor, _confirmation(sha256), marker)
+    finally:
+        os.close(descriptor)
+    os.rename(marker + ".new", marker)
+
+
+def is_confirmed(path: str) -> bool:
+    """Whether what stands in the segment now is what the collector confirmed."""
+    try:
+        with open(path + CONFIRMED, "rb") as file:
+            said = file.read(200)
+        return said == _confirmation(read_segment(path).sha256)
+    except (OSError, SpoolError):
+        return False
+
+
+def _confirmation(sha256: str) -> bytes:
+    return b"sha256:" + sha256.encode("ascii") + b"\n"
+
+
+class Pruned(NamedTuple):
+    """What `prune` did."""
+
+    removed: list[str]
+    """Paths of the segments that are gone."""
+    failed: list[str]
+    """What could not be removed, file by file."""
+    used_bytes: int
+    """What the directory takes of the disk afterwards."""
+
+
+def prune(directory: str, now_s: float, keep_s: float = ONE_DAY_S) -> Pruned:
+    """Remove the sealed segments that are confirmed and were sealed more than `keep_s` seconds ago; no others, ever.
+
+    The segment goes first and its marker then: killed between, what stays is a marker of nothing, removed next time.
+    Raises OSError only where the directory itself cannot be read.
+    """
+    removed, failed, used_bytes = list[str](), list[str](), 0
+    for name, found in _regular_files(directory):
+        path = os.path.join(directory, name)
+        try:
+            if _may_go(path, name, found, now_s - keep_s):
+                os.unlink(path)
+                removed.append(path)
+                continue
+        except OSError as error:
+            failed.append(f"{path}: {error.strerror or error}")
+        used_bytes += found.st_blocks * 512
+    return Pruned([path for path in removed if NAME.match(os.path.basename(path))], failed, used_bytes)
+
+
+def _regular_files(directory: str) -> list[tuple[str, os.stat_result]]:
+    """In name order: a segment comes before its marker."""
+    found = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    about = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(about.st_mode):
+                        found.append((entry.name, about))
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=lambda file: file[0])
+
+
+def _may_go(path: str, name: str, found: os.stat_result, before_s: float) -> bool:
+    if NAME.match(name):
+        return found.st_mtime < before_s and is_confirmed(path)
+    segment = name.removesuffix(".new").removesuffix(CONFIRMED)
+    is_marker = segment != name and NAME.match(segment) is not None
+    return is_marker and not os.path.lexists(os.path.join(os.path.dirname(path), segment))
+
+
+def default_bound_bytes(directory: str) -> int:
+    """What a node's evidence may take unless told otherwise: 5 % of the file system, 2 GiB at most, 64 MiB at least."""
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory) or "/"
+    system = os.statvfs(directory)
+    return max(_SMALLEST_BOUND, min(_LARGEST_BOUND, system.f_frsize * system.f_blocks // 20))

@@ -15,12 +15,21 @@ from eco2ai_hpc.errors import SurroundingsError
 @click.command("collect")
 @click.argument("spool_dirs", nargs=-1, metavar="[SPOOL_DIR]...")
 @click.option("--jobs", metavar="sacct|FILE|none", help="Job records: Slurm's, a file of sacct -P output, or none.")
+@click.option(
+    "--confirm", is_flag=True, help="Let the nodes prune what is in this ledger: the site's own, not a trial."
+)
 @option("config")
 @option("ledger")
 @format_option()
 @option("quiet")
 def command(
-    spool_dirs: tuple[str, ...], jobs: str | None, config: str | None, ledger: str | None, format_: str, quiet: bool
+    spool_dirs: tuple[str, ...],
+    jobs: str | None,
+    confirm: bool,
+    config: str | None,
+    ledger: str | None,
+    format_: str,
+    quiet: bool,
 ) -> int:
     """Load evidence and job records into the ledger; a second run changes nothing.
 
@@ -31,7 +40,9 @@ def command(
     site = configuration.load(config)
     directories = spool_dirs or (configuration.path_of("spool_dir"),)
     path = configuration.path_of("ledger", ledger)
-    summary = collect(path, directories, site, jobs=jobs or site.jobs_source, progress=_progress(quiet))
+    summary = collect(
+        path, directories, site, jobs=jobs or site.jobs_source, confirm=confirm, progress=_progress(quiet)
+    )
     if not quiet or format_ == "json":
         emit(json.dumps(summary._asdict(), indent=2) if format_ == "json" else _text(summary, path), None)
     if summary.jobs_failed:

@@ -44,10 +44,12 @@ def collect(
     site: Site,
     *,
     jobs: str,
+    confirm: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Summary:
     """Bring everything new into the ledger; a second run changes nothing.
 
+    `confirm` lets the nodes prune what is in this ledger: for the site's own ledger, not for a trial.
     `jobs`: `sacct`, `none`, or the path of a file of sacct's own -P output. Where Slurm cannot be asked the evidence
     is in all the same, and the summary's `jobs_failed` says what is missing.
     """
@@ -55,7 +57,7 @@ def collect(
         if not Path(directory).is_dir():
             raise BadInputError(f"there is no spool directory {directory}", hint="eco2ai-hpc collect SPOOL_DIR")
     with open_ledger(ledger_path, write=True) as ledger:
-        loaded = segments.load_new(ledger, directories, progress)
+        loaded = segments.load_new(ledger, directories, progress, confirm=confirm)
         homeless = places.apply(ledger, site)
         done, warnings, failed = _Jobs(), list[str](), None
         if jobs != "none":

@@ -1,6 +1,8 @@
 """Find the sealed segments below the spool directories and bring in those that are not in yet."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from eco2ai_hpc import spool
@@ -23,8 +25,13 @@ class Loaded(NamedTuple):
     bad_lines: int
 
 
-def load_new(ledger: Ledger, directories: Sequence[str], progress: Callable[[str], None]) -> Loaded:
-    """Load every sealed segment that is not in the ledger; a crash at any instant leaves whole batches."""
+def load_new(
+    ledger: Ledger, directories: Sequence[str], progress: Callable[[str], None], *, confirm: bool = False
+) -> Loaded:
+    """Load every sealed segment that is not in the ledger; a crash at any instant leaves whole batches.
+
+    `confirm` tells the nodes, after the commit, that what is in this ledger may be pruned.
+    """
     known = load.known_digests(ledger)
     found, new, bad_lines = 0, 0, 0
     problems: list[Problem] = []
@@ -48,6 +55,8 @@ def load_new(ledger: Ledger, directories: Sequence[str], progress: Callable[[str
         if len(batch) >= BATCH_FILES or sum(item.size_bytes for item in batch) >= BATCH_BYTES:
             flush()
     flush()
+    if confirm:
+        _confirm_all(directories, known)
     load.add_problems(ledger, problems)
     return Loaded(found, new, len(problems), bad_lines)
 
@@ -68,6 +77,17 @@ def _load(ledger: Ledger, batch: Sequence[spool.Segment], problems: list[Problem
     middle = len(batch) // 2
     parts = (_load(ledger, batch[:middle], problems), _load(ledger, batch[middle:], problems))
     return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def _confirm_all(directories: Sequence[str], known: dict[tuple[str, str, str, str, int], str]) -> None:
+    """Say beside each segment that is in the ledger that it may go; a spool that nobody may write to is left alone."""
+    for path in _paths(directories):
+        if Path(path + spool.CONFIRMED).exists():
+            continue
+        with suppress(OSError, SpoolError):
+            segment = spool.read_segment(path)
+            if known.get(load.segment_key(segment)) == segment.sha256:
+                spool.confirm(path, segment.sha256)
 
 
 def _paths(directories: Sequence[str]) -> Iterator[str]:

@@ -9,15 +9,19 @@ from collections.abc import Callable
 from eco2ai_hpc import __version__, meters
 from eco2ai_hpc.errors import SURROUNDINGS, ConfigError, Eco2aiError
 from eco2ai_hpc.model import Roots
-from eco2ai_hpc.sampler import daemon
+from eco2ai_hpc.sampler import daemon, placement
+from eco2ai_hpc.sampler.evidence import Keeping
 from eco2ai_hpc.sampler.host import Host
 from eco2ai_hpc.sampler.loop import Sampler, Settings
+from eco2ai_hpc.sampler.worker import owner_of
 
 _SLURM_CONF = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/usr/local/etc/slurm.conf")
 
 
 _LONGEST_SEAL_S = 86400
 _HIGHEST_TDP_W = 2000
+_SMALLEST_SPOOL_BYTES = 1 << 20
+_LONGEST_KEEP_DAYS = 3650
 
 
 def main() -> None:
@@ -51,12 +55,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: eco2ai-sampler run --cluster alpha --foreground",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="run|probe")
+    commands = parser.add_subparsers(required=True, metavar="run|probe|doctor")
     sample = commands.add_parser("run", help="sample until SIGTERM (a second sampler on a node is a no-op)")
     sample.set_defaults(action=_run)
     probe = commands.add_parser("probe", help="show what can be measured here, and what would be needed for more")
     probe.set_defaults(action=_probe)
     probe.add_argument("--json", action="store_true", help="machine-readable")
+    doctor = commands.add_parser("doctor", help="one line on this node's health; exits 0 whatever it finds")
+    doctor.set_defaults(action=_doctor)
+    doctor.add_argument("--strict", action="store_true", help="exit 1 where something is wrong")
+    for command in (sample, doctor):
+        _path(command, "--spool-dir", "/var/spool/eco2ai-hpc")
+        _path(command, "--run-dir", "/run/eco2ai-hpc")
     for command in (sample, probe):
         _path(command, "--sysfs", "/sys")
         _path(command, "--procfs", "/proc")
@@ -64,16 +74,44 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--tdp-w", type=float, default=_environment("TDP_W"), help="for the model meter, per socket"
         )
+        command.add_argument(
+            "--gpu-order", choices=("file", "autodetect"), default=_environment("GPU_ORDER"),
+            help="what Slurm's GPU numbers count: N of /dev/nvidiaN, or NVML's order; default: both must agree",
+        )  # fmt: skip
         command.add_argument("--tdp-source", default=_environment("TDP_SOURCE") or "configured", help=argparse.SUPPRESS)
-    _path(sample, "--spool-dir", "/var/spool/eco2ai-hpc")
-    _path(sample, "--run-dir", "/run/eco2ai-hpc")
     sample.add_argument("--interval", type=float, default=_environment("INTERVAL") or 30.0, help="seconds, 30 at most")
     sample.add_argument("--seal-seconds", type=float, default=_environment("SEAL_SECONDS") or 300.0)
     sample.add_argument("--node", default=_environment("NODE"), help="default: the short host name")
     sample.add_argument("--cluster", default=_environment("CLUSTER"), help="default: Slurm's ClusterName")
     sample.add_argument("--manager", choices=("slurm", "local"), default="slurm")
     sample.add_argument("--foreground", action="store_true", help="do not become a daemon")
+    _spool_flags(sample)
+    _placement_flags(sample)
     return parser
+
+
+def _spool_flags(sample: argparse.ArgumentParser) -> None:
+    sample.add_argument(
+        "--spool-max-bytes", type=int, default=_environment("SPOOL_MAX_BYTES"), metavar="N",
+        help="bound of this node's evidence; default: 5 %% of its file system",
+    )  # fmt: skip
+    sample.add_argument(
+        "--spool-keep-days", type=float, default=_environment("SPOOL_KEEP_DAYS") or 1.0, metavar="N",
+        help="keep what is in the ledger so long (default: 1)",
+    )  # fmt: skip
+    sample.add_argument(
+        "--spool-user", default=_environment("SPOOL_USER"), metavar="NAME", help="owner of a root-squashed spool"
+    )
+
+
+def _placement_flags(sample: argparse.ArgumentParser) -> None:
+    sample.add_argument(
+        "--pin-cores", default=_environment("PIN_CORES") or "auto", metavar="auto|off|LIST",
+        help="run on these CPUs only; auto: those of ECO2AI_HPC_CORE_SPEC, if it is set",
+    )  # fmt: skip
+    sample.add_argument(
+        "--nice", type=int, default=_environment("NICE"), metavar="N", help="default: that of who starts it"
+    )
 
 
 def _environment(name: str) -> str | None:
@@ -92,7 +130,7 @@ def _roots(arguments: argparse.Namespace) -> Roots:
 def _options(arguments: argparse.Namespace) -> meters.Options:
     if arguments.tdp_w is not None and not 0 < arguments.tdp_w < _HIGHEST_TDP_W:
         raise ConfigError(f"--tdp-w {arguments.tdp_w:g} is not within 0 to {_HIGHEST_TDP_W} W a socket")
-    return meters.Options(tdp_w=arguments.tdp_w, tdp_source=arguments.tdp_source)
+    return meters.Options(tdp_w=arguments.tdp_w, tdp_source=arguments.tdp_source, gpu_order=arguments.gpu_order)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -102,6 +140,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         )
     if not 0 < arguments.seal_seconds <= _LONGEST_SEAL_S:
         raise ConfigError(f"--seal-seconds {arguments.seal_seconds:g} is not within 0 to {_LONGEST_SEAL_S} s")
+    placement.niceness(arguments.nice)
+    placement.cores(arguments.pin_cores, _environment("CORE_SPEC"))
     return Settings(
         cluster=arguments.cluster or _cluster_name(arguments.manager),
         node=arguments.node or os.uname().nodename.partition(".")[0],
@@ -113,7 +153,27 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         seal_s=arguments.seal_seconds,
         manager=arguments.manager,
         options=_options(arguments),
+        keeping=_keeping(arguments),
     )
+
+
+def _keeping(arguments: argparse.Namespace) -> Keeping:
+    if arguments.spool_max_bytes is not None and arguments.spool_max_bytes < _SMALLEST_SPOOL_BYTES:
+        raise ConfigError(f"--spool-max-bytes {arguments.spool_max_bytes} is less than {_SMALLEST_SPOOL_BYTES}")
+    if not 0 <= arguments.spool_keep_days <= _LONGEST_KEEP_DAYS:
+        raise ConfigError(f"--spool-keep-days {arguments.spool_keep_days:g} is not within 0 to {_LONGEST_KEEP_DAYS}")
+    return Keeping(
+        max_bytes=arguments.spool_max_bytes,
+        keep_s=arguments.spool_keep_days * 86_400,
+        owner=owner_of(arguments.spool_user),
+    )
+
+
+def _place(arguments: argparse.Namespace) -> None:
+    pinned = placement.cores(arguments.pin_cores, _environment("CORE_SPEC"))
+    refused = placement.settle(pinned, arguments.nice, spare_in_oom=arguments.manager == "slurm")
+    if refused:
+        print(f"warning: the kernel refused {refused}", file=sys.stderr)
 
 
 def _cluster_name(manager: str) -> str:
@@ -139,6 +199,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if not daemon.take_lock(settings.run_dir):
             daemon.ready(report_to)
             return 0
+        _place(arguments)
         sampler = Sampler(settings, Host(settings.roots), meters.open_all(settings.roots, settings.options))
         sampler.prepare()
     except (Eco2aiError, OSError) as error:
@@ -161,6 +222,12 @@ def _stop_on_signals(sampler: Sampler) -> int:
         signal.signal(number, lambda _number, _frame: sampler.stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return read_end
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from eco2ai_hpc.sampler import doctor
+
+    return doctor.main(arguments.run_dir, arguments.spool_dir, strict=arguments.strict)
 
 
 def _probe(arguments: argparse.Namespace) -> int:

@@ -2,13 +2,15 @@
 
 RUN_DIR/marks/{start,end}.JOB.PID   written by prolog and epilog, NUL-separated KEY=value records (as /proc/PID/environ)
 RUN_DIR/jobs/<run key>              a claimed start: the run is alive; what a restarted sampler goes on with
+RUN_DIR/state                       what was known of the runs at the last reading, for the same
 """
 
 import contextlib
+import json
 import os
 import re
 import stat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eco2ai_hpc.sampler.host import Moment
 from eco2ai_hpc.units import NS_PER_S
@@ -17,6 +19,7 @@ _CLOCKS_AGREE_NS = NS_PER_S // 2
 _TORN_AFTER_NS = 10 * NS_PER_S
 _UNFINISHED_AFTER_NS = 600 * NS_PER_S
 _BOOT_FILE = "boot_id"
+_STATE_FILE = "state"
 # Slurm's ids have 32 bits. `isdigit` would let through what int() does not take, and the mark would stay for ever.
 _ID = re.compile(r"[0-9]{1,10}")
 _SLUID = re.compile(r"[0-9A-Za-z]{1,64}")
@@ -63,13 +66,18 @@ class RunDirectory:
         if not os.path.lexists(self.poke):
             os.mkfifo(self.poke, 0o600)
 
-    def forget_other_boots(self, boot_id: str, now: Moment) -> None:
-        """Drop what was left before this boot, where the run directory outlives one (it is a tmpfs by default)."""
+    def forget_other_boots(self, boot_id: str, now: Moment) -> tuple[str, list[tuple[str, Mark]]]:
+        """Drop what was left before this boot, where the run directory outlives one (it is a tmpfs by default).
+
+        Returns the earlier boot's id and the runs that it took along; the times of their marks mean nothing any more.
+        """
         path = os.path.join(self.path, _BOOT_FILE)
+        last, taken_along = "", []
         with contextlib.suppress(OSError):
             with open(path, encoding="ascii", errors="replace") as file:
                 last = file.read().strip()
             if last and last != boot_id:
+                taken_along = self.alive(now)
                 for run in _listdir(self.jobs):
                     self.forget(os.path.join(self.jobs, run))
                 for mark in _listdir(self.marks):
@@ -77,6 +85,27 @@ class RunDirectory:
                         self.forget(os.path.join(self.marks, mark))
         with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
             file.write(boot_id + "\n")
+        return last, taken_along
+
+    def load_state(self) -> dict[str, Any]:
+        """What `save_state` saved last; nothing where it did not, or somebody else wrote there."""
+        try:
+            with open(os.path.join(self.path, _STATE_FILE), encoding="ascii") as file:
+                found = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Keep it for the next sampler of this boot; not flushed, the directory is a tmpfs."""
+        path = os.path.join(self.path, _STATE_FILE)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, json.dumps(state, separators=(",", ":")).encode("ascii"))
+            finally:
+                os.close(descriptor)
+            os.rename(path + ".new", path)
 
     def pending(self, now: Moment) -> tuple[list[Mark], list[str]]:
         """The marks not yet claimed, oldest first, and the paths of torn ones (which are removed after a while)."""

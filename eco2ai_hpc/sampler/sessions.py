@@ -23,6 +23,18 @@ class Session:
     def identity(self) -> int | None:
         return self._session_id
 
+    def parent(self) -> None:
+        """No cgroup above it keeps what it used."""
+
+    def counts_cpu(self) -> bool:
+        return True
+
+    def is_lasting(self) -> bool:
+        return False  # who launched it says when it ends
+
+    def is_empty(self) -> bool:
+        return False
+
     def cpu_us(self) -> int | None:
         total, rss, seen = 0, 0, False
         for pid in filter(str.isdigit, os.listdir(self._procfs)):

@@ -7,6 +7,10 @@ import sys
 import time
 
 from imaginary_nodes import Node
+from ledger_books import SITE
+
+from eco2ai_hpc import config, spool
+from eco2ai_hpc.collector import collect
 
 PACKAGE = "rapl:package-0"
 TABLES = ("segment", "tick", "reading", "busy", "job_use", "job_mark", "slot")
@@ -81,6 +85,15 @@ def test_a_partial_copy_waits_until_it_is_whole(books):
     path.write_bytes(whole)
     assert books.collect().segments_new == 1
     assert books.violations() == {}
+
+
+def test_only_a_confirming_collector_lets_the_node_prune(books):
+    path = one_node(books)
+    books.collect()
+    assert not spool.is_confirmed(str(path))
+    collect(books.path, [str(books.spool)], config.parse(SITE, "site.toml"), jobs="none", confirm=True)
+    assert spool.is_confirmed(str(path))
+    assert books.collect().segments_found == 1  # the marker is no segment
 
 
 def test_an_open_segment_is_left_alone(books):

@@ -14,7 +14,7 @@ from node_tree import METER_TREES, TWO_SOCKETS, Clock, Node, encode, read_lines
 
 from eco2ai_hpc import spool
 from eco2ai_hpc.sampler import __main__ as command_line
-from eco2ai_hpc.sampler import daemon
+from eco2ai_hpc.sampler import daemon, placement
 
 SAMPLER = [sys.executable, "-m", "eco2ai_hpc.sampler"]
 ROOT = Path(__file__).parents[2]
@@ -231,6 +231,33 @@ def test_in_the_foreground_it_is_told_by_the_environment_and_ends_with_0(install
     assert installed.lines("header")[0]["interval_s"] == 0.2
 
 
+def test_it_runs_where_and_as_it_was_told_and_dies_before_the_system_does(installed):
+    first = min(os.sched_getaffinity(0))
+    environment = os.environ | {"ECO2AI_HPC_CORE_SPEC": str(first), "ECO2AI_HPC_NICE": "5"}
+    assert installed.start(env=environment).returncode == 0
+    pid = installed.pid
+    assert os.sched_getaffinity(pid) == {first}
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 5
+    mine = Path("/proc/self/oom_score_adj").read_text()  # it stays where lowering it is not allowed
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() in {"-500\n", mine}
+
+
+def test_cores_that_the_kernel_refuses_do_not_stop_it(installed):
+    assert installed.start("--pin-cores", "9000").returncode == 0
+    assert os.sched_getaffinity(installed.pid) == os.sched_getaffinity(0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "core_spec", "cores"),
+    [
+        ("auto", None, None), ("auto", "", None), ("auto", "0-1,64", {0, 1, 64}), ("off", "0-1", None),
+        ("3", "0-1", {3}), ("2-4,8", None, {2, 3, 4, 8}),
+    ],
+)  # fmt: skip
+def test_the_cores_are_those_of_the_flag_else_of_the_sites_core_spec(asked, core_spec, cores):
+    assert placement.cores(asked, core_spec) == cores
+
+
 # What goes wrong
 
 
@@ -278,6 +305,11 @@ def test_a_spool_that_cannot_be_written_does_not_stop_it(installed, tmp_path):
         (["run", "--seal-seconds", "-1"], 3, "--seal-seconds -1 is not within"),
         (["run", "--seal-seconds", "inf"], 3, "--seal-seconds inf is not within"),
         (["run", "--tdp-w", "-280", "--cluster", "lab"], 3, "--tdp-w -280 is not within"),
+        (["run", "--nice", "20"], 3, "--nice 20 is not within -20 to 19"),
+        (["run", "--pin-cores", "all"], 3, "--pin-cores 'all' is no list of CPUs\n  try: auto, off, or a list"),
+        (["run", "--spool-max-bytes", "5", "--cluster", "lab"], 3, "--spool-max-bytes 5 is less than"),
+        (["run", "--spool-keep-days", "-1", "--cluster", "lab"], 3, "--spool-keep-days -1 is not within"),
+        (["run", "--spool-user", "nobody-of-that-name", "--cluster", "lab"], 3, "no user 'nobody-of-that-name'"),
         (["probe", "--tdp-w", "nan"], 3, "--tdp-w nan is not within"),
         (["run"], 3, "error: the cluster's name is unknown: no slurm.conf was found\n  try: give --cluster NAME"),
         (["probe", "--procfs", "/missing"], 4, "error: No such file or directory: /missing/cpuinfo"),

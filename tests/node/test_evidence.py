@@ -2,29 +2,40 @@
 
 import errno
 import os
+from itertools import pairwise
 
+import pytest
 from node_tree import BOOT_ID, SECOND, read_lines
 
 from eco2ai_hpc import spool
+from eco2ai_hpc.sampler import backlog
 from eco2ai_hpc.sampler.evidence import Evidence
 
 HEADER = {
     "k": "header", "v": 1, "cluster": "lab", "node": "n1", "boot": BOOT_ID, "sampler": "9f3a01c2", "interval_s": 30.0,
-    "zones": {},
+    "zones": {
+        "rapl:package-0": {"domain": "package", "wrap": 65532610987, "max_uw": 280000000, "used": True, "why": ""},
+    },
 }  # fmt: skip
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Room for about twelve ticks in memory."""
+    monkeypatch.setattr(backlog, "WAITING_BYTES", 8192)
 
 
 def edge(kind: str, job: int) -> dict:
     return {"k": kind, "run": f"{job}@9f3a01c2-1", "job": job}
 
 
-def tick(number: int) -> dict:
-    return {"k": "tick", "number": number, "ballast": "x" * 200}
+def tick(number: int, boot_ns: int = 0, zone: str = "rapl:package-0") -> dict:
+    return {"k": "tick", "bt": boot_ns, "number": number, "c": {zone: number}, "ballast": "x" * 200}
 
 
 def said(directory) -> list[object]:
     """What the lines between headers and trailers say, in their order."""
-    names = {"tick": "number", "job_start": "job", "job_end": "job", "gap": "reason"}
+    names = {"tick": "number", "job_start": "job", "job_end": "job", "gap": "reason", "self": "ticks"}
     return [line[names[line["k"]]] for line in read_lines(directory) if line["k"] in names]
 
 
@@ -50,34 +61,34 @@ def test_each_segment_names_the_digest_of_the_one_before(tmp_path, clock):
     assert [segment.header["bt"] for segment in segments] == [clock.boot_ns - wait * SECOND for wait in (60, 30, 0)]
 
 
-def test_a_full_disk_keeps_job_edges_and_says_when_it_was_full(disk, clock):
+def test_a_full_disk_delays_lines_and_loses_none(disk, clock):
     directory = disk.path / "lab" / "n1"
     evidence = Evidence(str(directory), HEADER)
-    evidence.tick(tick(0), clock())
+    evidence.tick(tick(0, clock.boot_ns), clock())
     disk.fill()
     number = 0
     while not evidence.last_error:
         number += 1
-        evidence.tick(tick(number), clock.go_on(30))
+        evidence.tick(tick(number, clock.go_on(30).boot_ns), clock())
     full_since_ns = clock.boot_ns
     evidence.edge(edge("job_start", 7) | {"ballast": "x" * 300}, clock.go_on(1))
-    evidence.tick(tick(-1), clock.go_on(30))
+    evidence.tick(tick(-1, clock.go_on(30).boot_ns), clock())
     evidence.edge(edge("job_end", 7) | {"ballast": "x" * 300}, clock.go_on(1))
-    evidence.tick(tick(-2), clock.go_on(30))
+    evidence.tick(tick(-2, clock.go_on(30).boot_ns), clock())
     [part] = directory.glob("*.part")
     assert part.read_bytes().endswith(b"\n"), "no half line stays"
     assert os.strerror(errno.ENOSPC) in evidence.last_error
     disk.free()
-    evidence.tick(tick(1000), clock.go_on(30))
+    evidence.tick(tick(1000, clock.go_on(30).boot_ns), clock())
     evidence.seal()
-    assert said(directory) == [*range(number), 7, 7, os.strerror(errno.ENOSPC), 1000]
+    assert said(directory) == [*range(number), 7, 7, number, -1, -2, 1000, os.strerror(errno.ENOSPC)]
     [gap] = [line for line in read_lines(directory) if line["k"] == "gap"]
     assert (gap["since_bt"], gap["bt"]) == (full_since_ns, clock.boot_ns)
     [path] = spool.sealed_segments(str(directory))
     assert spool.read_segment(path).intact
 
 
-def test_a_disk_that_is_full_from_the_start_keeps_job_edges(disk, clock):
+def test_a_disk_that_is_full_from_the_start_delays_lines_and_loses_none(disk, clock):
     disk.fill()
     evidence = Evidence(str(disk.path / "n1"), HEADER)
     evidence.tick(tick(0), clock())
@@ -85,8 +96,63 @@ def test_a_disk_that_is_full_from_the_start_keeps_job_edges(disk, clock):
     evidence.seal()
     disk.free()
     evidence.tick(tick(1), clock.go_on(30))
-    assert said(disk.path / "n1") == [7, os.strerror(errno.ENOSPC), 1]
+    assert said(disk.path / "n1") == [7, 0, 1, os.strerror(errno.ENOSPC)]
     assert read_lines(disk.path / "n1")[0]["seq"] == 0
+
+
+def test_of_a_long_hole_only_the_readings_stay_that_the_energy_needs(disk, clock, small_memory):
+    disk.fill()
+    evidence = Evidence(str(disk.path / "n1"), HEADER)
+    for number in range(121):
+        evidence.tick(tick(number, clock.go_on(30).boot_ns), clock())
+    disk.free()
+    evidence.tick(tick(121, clock.go_on(30).boot_ns), clock())
+    kept = [one for one in said(disk.path / "n1") if isinstance(one, int)]
+    # 0.75 x 65.5 kJ / 280 W is 175 s: five intervals of 30 s. The bound holds about twelve of them.
+    assert kept[-1] == 121
+    assert 8 <= len(kept) <= 14
+    thinned = [after - before for before, after in pairwise(kept)]
+    assert max(thinned) == 5
+
+
+def test_a_note_is_dropped_where_there_is_no_room(disk, clock):
+    evidence = Evidence(str(disk.path / "n1"), HEADER)
+    evidence.note({"k": "self", "ticks": 1}, clock())
+    disk.fill()
+    while not evidence.last_error:
+        evidence.tick(tick(0), clock.go_on(30))
+    evidence.note({"k": "self", "ticks": 2}, clock())
+    disk.free()
+    evidence.note({"k": "self", "ticks": 3}, clock())
+    notes = [line["ticks"] for line in read_lines(disk.path / "n1") if line["k"] == "self"]
+    assert notes == [1, 3]
+
+
+def test_zones_that_change_begin_a_segment_of_their_own(tmp_path, clock):
+    evidence = Evidence(str(tmp_path), HEADER)
+    evidence.tick(tick(0), clock())
+    more = HEADER | {"zones": {"nvml:GPU-1": {"domain": "gpu", "wrap": None, "max_uw": None, "used": True, "why": ""}}}
+    evidence.describe(more)
+    evidence.tick(tick(1, zone="nvml:GPU-1"), clock.go_on(30))
+    evidence.seal()
+    segments = [spool.read_segment(path) for path in spool.sealed_segments(str(tmp_path))]
+    assert [list(segment.header["zones"]) for segment in segments] == [["rapl:package-0"], ["nvml:GPU-1"]]
+    assert segments[1].header["prev"] == f"sha256:{segments[0].sha256}"
+
+
+def test_a_reading_that_waited_goes_under_the_header_of_its_zones(disk, clock):
+    disk.fill()
+    evidence = Evidence(str(disk.path / "n1"), HEADER)
+    evidence.tick(tick(0), clock())
+    evidence.describe(HEADER | {"zones": {}})
+    evidence.tick(tick(1), clock.go_on(30))
+    disk.free()
+    evidence.tick(tick(2), clock.go_on(30))
+    evidence.seal()
+    first, second = spool.sealed_segments(str(disk.path))
+    assert spool.read_segment(first).header["zones"] == HEADER["zones"]
+    assert spool.read_segment(second).header["zones"] == {}
+    assert [line.get("number") for line in read_lines(disk.path / "n1") if line["k"] == "tick"] == [0, 1, 2]
 
 
 def test_every_hole_is_told(disk, clock):
@@ -94,19 +160,17 @@ def test_every_hole_is_told(disk, clock):
     holes = []
     for _ in range(2):
         disk.fill()
-        evidence.last_error = ""
+        evidence._series.last_error = ""
         while not evidence.last_error:
-            evidence.tick(tick(0), clock.go_on(30))
+            evidence.tick(tick(0, clock.go_on(30).boot_ns), clock())
         began_ns = clock.boot_ns
         for _ in range(10):
-            evidence.tick(tick(0), clock.go_on(30))
+            evidence.tick(tick(0, clock.go_on(30).boot_ns), clock())
         disk.free()
-        evidence.tick(tick(1), clock.go_on(30))
+        evidence.tick(tick(1, clock.go_on(30).boot_ns), clock())
         holes.append((began_ns, clock.boot_ns))
     gaps = [line for line in read_lines(disk.path / "n1") if line["k"] == "gap"]
-    assert gaps[0]["since_bt"] == holes[0][0]
-    assert holes[1][0] in [gap["since_bt"] for gap in gaps]
-    assert {holes[0][1], holes[1][1]} <= {gap["bt"] for gap in gaps}
+    assert [(gap["since_bt"], gap["bt"]) for gap in gaps] == holes
 
 
 def test_a_spool_that_went_away_and_came_back_is_gone_on_with(tmp_path, clock):
@@ -118,7 +182,7 @@ def test_a_spool_that_went_away_and_came_back_is_gone_on_with(tmp_path, clock):
     assert os.strerror(errno.ENOTDIR) in evidence.last_error or os.strerror(errno.EEXIST) in evidence.last_error
     directory.unlink()
     evidence.tick(tick(1), clock.go_on(30))
-    assert said(directory / "lab" / "n1")[::2] == [7, 1]
+    assert said(directory / "lab" / "n1")[:3] == [7, 0, 1]
 
 
 def test_a_segment_that_cannot_be_sealed_is_gone_on_with(tmp_path, clock, monkeypatch):
@@ -142,7 +206,7 @@ def test_edges_wait_in_memory_up_to_a_bound(tmp_path, clock):
     (tmp_path / "spool").write_text("")
     evidence = Evidence(str(tmp_path / "spool/lab/n1"), HEADER)
     for job in range(10_050):
-        evidence._edges.append(edge("job_start", job))
+        evidence._backlog.add(backlog.entry(edge("job_start", job), HEADER))
     evidence.tick(tick(0), clock())
     (tmp_path / "spool").unlink()
     evidence.tick(tick(1), clock())

@@ -48,7 +48,7 @@ def test_the_header_says_what_the_node_is_and_what_counts(node):
     [header] = node.lines("header")
     assert header["zones"]["rapl:package-1/dram"] == {
         "domain": "dram", "wrap": 65712999613, "max_uw": 41250000, "used": True,
-        "why": "beside its package, not inside",
+        "why": "beside its package, not inside", "method": "counter",
     }  # fmt: skip
     about = {
         key: header[key] for key in ("k", "v", "cluster", "node", "cpus", "sockets", "mem_mib", "interval_s", "manager")
@@ -140,6 +140,90 @@ def test_without_any_meter_jobs_are_recorded_all_the_same(node):
     node.run(sampler, 1)
     assert node.ticks()[-1]["c"] == {}
     assert len(keys(node)) == 1
+
+
+# Meters
+
+
+class Bench:
+    """A meter whose zones and readings the test sets."""
+
+    def __init__(self, *keys: str, poll_s: float | None = None) -> None:
+        self.poll_s = poll_s
+        self.counters = dict.fromkeys(keys, 0)
+        self.polled = 0
+
+    @property
+    def zones(self) -> tuple[Zone, ...]:
+        return tuple(zone(key=key, domain="gpu", method="integrated") for key in self.counters)
+
+    def read(self, counters, errors) -> None:
+        counters |= self.counters
+
+    def poll(self) -> None:
+        self.polled += 1
+
+    def devices_of(self, env) -> list[str]:
+        return [f"GPU-{number}" for number in env.get("SLURM_JOB_GPUS", "").split(",") if number]
+
+    def close(self) -> None:
+        pass
+
+
+def on_bench(*benches: Bench) -> list[meters.Outcome]:
+    return [meters.Outcome("nvml", "works", "", bench) for bench in benches]
+
+
+def test_when_zones_come_or_go_the_reading_begins_a_segment_that_knows_them(node):
+    bench = Bench("nvml:GPU-1", "nvml:GPU-2")
+    sampler = node.begin(opened=on_bench(bench))
+    node.run(sampler, 30)
+    del bench.counters["nvml:GPU-2"]
+    node.run(sampler, 30)
+    bench.counters["nvml:GPU-2#2"] = 5
+    node.run(sampler, 60)
+    sampler.end(node.clock())
+    zones = [sorted(header["zones"]) for header in node.lines("header")]
+    assert zones == [["nvml:GPU-1", "nvml:GPU-2"], ["nvml:GPU-1"], ["nvml:GPU-1", "nvml:GPU-2#2"]]
+    assert [len(tick["c"]) for tick in node.ticks()] == [2, 2, 1, 2, 2, 2]
+    for path in spool.sealed_segments(str(node.spool_dir)):
+        lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        assert all(set(line["c"]) <= set(lines[0]["zones"]) for line in lines if line["k"] == "tick")
+        assert lines[-2]["k"] == "self"
+
+
+def test_zones_that_stay_the_same_begin_no_segment(node):
+    sampler = node.begin(opened=on_bench(Bench("nvml:GPU-1")))  # its tuple is another at each look
+    node.run(sampler, 120)
+    assert len(node.lines("header")) == 1
+
+
+def test_a_header_says_how_a_counter_came_about(node):
+    node.begin(opened=on_bench(Bench("nvml:GPU-1")))
+    assert node.lines("header")[0]["zones"]["nvml:GPU-1"]["method"] == "integrated"
+
+
+def test_a_meter_that_integrates_is_called_as_often_as_it_wants_and_ticks_stay_where_they_are(node):
+    bench, quiet = Bench("nvml:GPU-1", poll_s=0.5), Bench("nvml:GPU-2")
+    sampler = node.begin(opened=on_bench(bench, quiet))
+    node.run(sampler, 60)
+    assert 115 <= bench.polled <= 122
+    assert [round(seconds(tick), 1) for tick in node.ticks()] == [0, 30, 60]
+    bench.poll_s = None
+    node.run(sampler, 30)
+    assert bench.polled <= 123
+    assert quiet.polled == 0
+
+
+def test_a_start_names_the_devices_that_the_job_was_given(node):
+    sampler = node.begin(opened=on_bench(Bench("nvml:GPU-0")))
+    node.mark("start", 7, SLURM_JOB_GPUS="0,3")
+    node.mark("start", 8)
+    node.run(sampler, 1)
+    assert [line["gpus"] for line in node.lines("job_start")] == [["GPU-0", "GPU-3"], []]
+    again = node.begin(opened=on_bench(Bench("nvml:GPU-0")))
+    node.run(again, 1)
+    assert [line["gpus"] for line in node.lines("job_start")[2:]] == [["GPU-0", "GPU-3"], []]
 
 
 # safe_interval_s
@@ -451,6 +535,184 @@ def test_whatever_is_done_to_the_run_directory_the_ticks_go_on(node):
     assert len([tick for tick in node.ticks() if tick["why"] == "clock"]) == 3
 
 
+# Ends without an epilog
+
+
+def begin_job(node: Node, sampler, job: int = 7, step: str | None = "step_extern", **env: str) -> Path:
+    """A job that has used some CPU time, with its cgroup."""
+    cgroup = node.tree / JOB_CGROUP.format(job)
+    node.mark("start", job, **env)
+    node.run(sampler, 1)
+    write_tree(cgroup, {"cpu.stat": "usage_usec 1000000", "cgroup.events": "populated 1"})
+    if step:
+        (cgroup / step).mkdir()
+    node.run(sampler, 20)
+    return cgroup
+
+
+def take_away(cgroup: Path, sampler) -> None:
+    """As the kernel does it: what was open answers no more."""
+    for run in sampler.runs.alive.values():
+        if run.path == str(cgroup):
+            run._usage.close()
+            run._usage._files = {}
+    cgroup.rename(cgroup.parents[2] / f"gone-{cgroup.name}")
+
+
+def test_a_run_whose_cgroup_is_gone_ends_when_it_was_last_seen(node):
+    sampler = node.begin()
+    cgroup = begin_job(node, sampler)
+    take_away(cgroup, sampler)
+    node.run(sampler, 55)
+    assert node.lines("job_end") == []
+    node.run(sampler, 20)
+    [end] = node.lines("job_end")
+    assert (end["run"], end["why"], end["env"], end["job"]) == (keys(node)[0], "cgroup gone", {}, 7)
+    assert 20 <= seconds(end) <= 21
+    node.run(sampler, 30)
+    assert node.ticks()[-1]["jobs"] == {}
+    assert list((node.run_dir / "jobs").iterdir()) == []
+
+
+def test_an_epilog_that_comes_after_that_changes_nothing(node):
+    sampler = node.begin()
+    take_away(begin_job(node, sampler), sampler)
+    node.run(sampler, 80)
+    node.mark("end", 7)
+    node.run(sampler, 30)
+    assert [line["why"] for line in node.lines("job_end")] == ["cgroup gone"]
+    assert list((node.run_dir / "marks").iterdir()) == []
+    node.mark("start", 7)
+    node.run(sampler, 10)
+    node.mark("end", 7)
+    node.run(sampler, 10)
+    assert [line["why"] for line in node.lines("job_end")] == ["cgroup gone", "epilog"], "a requeued run is another"
+
+
+def test_a_cgroup_that_a_lost_node_left_empty_is_gone(node):
+    sampler = node.begin()
+    cgroup = begin_job(node, sampler)
+    write_tree(cgroup, {"cgroup.events": "populated 0"})
+    node.run(sampler, 75)
+    [end] = node.lines("job_end")
+    assert end["why"] == "cgroup gone"
+    assert 20 <= seconds(end) <= 23
+
+
+def test_a_job_that_sleeps_is_not_gone(node):
+    sampler = node.begin()
+    begin_job(node, sampler)
+    node.run(sampler, 3600)
+    assert node.lines("job_end") == []
+
+
+def test_an_epilog_in_time_ends_a_run_whose_cgroup_is_gone(node):
+    sampler = node.begin()
+    take_away(begin_job(node, sampler), sampler)
+    node.run(sampler, 40)
+    node.mark("end", 7)
+    node.run(sampler, 100)
+    assert [line["why"] for line in node.lines("job_end")] == ["epilog"]
+
+
+def test_a_job_without_a_cgroup_at_all_ends_with_its_epilog_only(node):
+    sampler = node.begin()
+    node.mark("start", 7)
+    node.run(sampler, 3600)
+    assert node.lines("job_end") == []
+
+
+def test_a_job_that_is_between_two_steps_has_not_ended(node):
+    """Without Contain an allocation has no cgroup until its next step."""
+    sampler = node.begin()
+    take_away(begin_job(node, sampler, step="step_0"), sampler)
+    node.run(sampler, 3600)
+    assert node.lines("job_end") == []
+    assert list(node.ticks()[-1]["jobs"]) == keys(node)
+
+
+def test_a_job_between_two_steps_has_ended_when_its_time_is_over(node):
+    sampler = node.begin()
+    limit = TEN_O_CLOCK // SECOND + 600
+    take_away(begin_job(node, sampler, step="step_0", SLURM_JOB_END_TIME=str(limit)), sampler)
+    node.run(sampler, 600)
+    assert node.lines("job_end") == []
+    node.run(sampler, 100)
+    assert [line["why"] for line in node.lines("job_end")] == ["cgroup gone"]
+
+
+def test_a_restarted_sampler_ends_what_was_lost_while_none_ran(node, clock):
+    first = node.begin()
+    cgroup = begin_job(node, first)
+    node.run(first, 60)
+    take_away(cgroup, first)
+    first.close()
+    clock.go_on(300)
+    second = node.begin()
+    node.run(second, 1)
+    [end] = node.lines("job_end")
+    assert end["why"] == "cgroup gone"
+    assert 55 <= seconds(end) <= 81, "the last reading is what the next sampler knows of"
+
+
+def test_a_node_that_woke_from_a_suspend_has_lost_nobody(node, clock):
+    sampler = node.begin()
+    begin_job(node, sampler)
+    clock.go_on(3600)
+    sampler.step(clock())
+    node.run(sampler, 60)
+    assert node.lines("job_end") == []
+
+
+def test_what_a_boot_took_along_ends_on_that_boots_clock_and_in_its_name(node, clock):
+    first = node.begin()
+    node.mark("start", 7)
+    node.run(first, 100)
+    first.close()
+    clock.go_on(300)
+    clock.boot_ns = 30 * SECOND
+    (node.tree / "proc/sys/kernel/random/boot_id").write_text("11111111-6f0e-4a0c-9d7e-1b7f9c2d4e10\n")
+    second = node.begin()
+    node.run(second, 10)
+    [end] = node.lines("job_end")
+    last = [tick for tick in node.ticks() if tick["bt"] > 86_400 * SECOND][-1]
+    assert (end["run"], end["why"], end["bt"]) == (keys(node)[0], "node booted", last["bt"])
+    [path] = [path for path in spool.sealed_segments(str(node.spool_dir)) if "job_end" in Path(path).read_text()]
+    segment = spool.read_segment(path)
+    assert (segment.intact, segment.header["boot"][:8], segment.header["zones"]) == (True, "2f0c6a52", {})
+
+
+@pytest.mark.parametrize("state", ["", "[]", "{", '{"runs": 5, "tails": []}', '{"runs": {"7": 1}}', '{"boot": 1}'])
+def test_a_state_that_somebody_else_wrote_does_no_harm(node, state):
+    first = node.begin()
+    begin_job(node, first)
+    first.close()
+    (node.run_dir / "state").write_text(state)
+    second = node.begin()
+    node.run(second, 60)
+    assert node.ticks()[-1]["jobs"][keys(node)[0]]["cpu"] == 1_000_000
+
+
+# Itself
+
+
+def test_each_segment_says_what_the_sampler_cost_and_how_well_it_kept_time(node, clock):
+    sampler = node.begin()
+    node.counter("intel-rapl:1", "garbage")
+    node.run(sampler, 29)
+    clock.go_on(1.25)
+    sampler.step(clock())
+    node.run(sampler, 700)
+    reports = node.lines("self")
+    assert len(reports) == 2
+    first, second = reports
+    assert (first["ticks"], first["read_errors"]) == (12, 11)
+    assert first["late_ms_max"] == 250
+    assert second["late_ms_max"] < 3
+    assert first["rss_bytes"] > 1 << 20
+    assert second["cpu_us"] > first["cpu_us"] > 0
+
+
 # Sealing
 
 
@@ -475,7 +737,9 @@ def test_a_job_that_ended_is_soon_in_a_sealed_segment(node):
     node.mark("end", 7)
     sampler.step(node.clock())
     [path] = spool.sealed_segments(str(node.spool_dir))
-    assert [json.loads(line)["k"] for line in Path(path).read_text().splitlines()][-2:] == ["job_end", "trailer"]
+    assert [json.loads(line)["k"] for line in Path(path).read_text().splitlines()][-3:] == [
+        "job_end", "self", "trailer",
+    ]  # fmt: skip
 
 
 def test_a_storm_of_jobs_seals_once_a_minute(node):
@@ -513,5 +777,7 @@ def test_the_end_takes_in_the_last_marks_reads_once_more_and_seals(node):
     sampler = node.begin()
     node.mark("start", 7)
     sampler.end(node.clock())
-    assert [line["k"] for line in node.lines()] == ["header", "tick", "job_start", "tick", "tick", "trailer"]
+    assert [line["k"] for line in node.lines()] == [
+        "header", "tick", "job_start", "tick", "tick", "self", "trailer",
+    ]  # fmt: skip
     assert list(node.segments.glob("*.part")) == []

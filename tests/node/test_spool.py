@@ -297,6 +297,206 @@ def test_no_line_is_lost_that_a_killed_writer_had_written(tmp_path):
         assert len(body) <= acknowledged + 1, "at most the line being written"
 
 
+# An older and a newer version in one spool
+
+
+def test_an_orphan_of_a_newer_version_is_left_to_its_own_writer(tmp_path):
+    newer = spool.encode(header(7) | {"v": 2, "how": "else"}) + b'{"k":"of tomorrow"}\n'
+    part = orphan(tmp_path, newer, seq=7)
+    orphan(tmp_path, spool.encode(header()), seq=0)
+    done = spool.recover(str(tmp_path))
+    assert [Path(path).name for path in done.sealed] == [spool.segment_name(BOOT_ID, "9f3a01c2", 0)]
+    assert done.failed == []
+    assert part.read_bytes() == newer
+
+
+def test_a_sealed_segment_of_a_newer_version_is_neither_read_nor_pruned(tmp_path):
+    path = sealed(tmp_path, [TICK], v=2)
+    with pytest.raises(SpoolError, match="has format version 2") as caught:
+        spool.read_segment(str(path))
+    assert caught.value.hint == "upgrade the server before the nodes"
+    digest = json_lines(path)[-1]["sha256"]
+    spool.confirm(str(path), digest)
+    os.utime(path, ns=(0, 0))
+    assert spool.prune(str(tmp_path), now_s=time.time()).removed == []
+    assert path.exists()
+
+
+def test_keys_that_a_newer_writer_added_change_nothing_for_an_older_reader(tmp_path):
+    zone = header()["zones"]["rapl:package-0"] | {"of": "tomorrow"}
+    path = sealed(tmp_path, [TICK | {"of": "tomorrow"}], of="tomorrow", zones={"rapl:package-0": zone})
+    segment = spool.read_segment(str(path))
+    assert segment.intact
+    assert segment.header["zones"]["rapl:package-0"]["wrap"] == 262143328850
+    part = orphan(tmp_path, spool.encode(header(1, of="tomorrow")), seq=1)
+    assert spool.recover(str(tmp_path)).sealed == [str(part).removesuffix(".part")]
+
+
+# Confirmation and pruning
+
+
+def a_day_old(path: Path) -> Path:
+    os.utime(path, (time.time() - 90_000,) * 2)
+    return path
+
+
+def confirmed(path: Path) -> Path:
+    spool.confirm(str(path), spool.read_segment(str(path)).sha256)
+    return path
+
+
+def test_only_what_is_confirmed_and_more_than_a_day_old_is_pruned(tmp_path):
+    gone = a_day_old(confirmed(sealed(tmp_path, seq=0)))
+    young = confirmed(sealed(tmp_path, seq=1))
+    unconfirmed = a_day_old(sealed(tmp_path, seq=2))
+    part = Path(spool.SegmentWriter(str(tmp_path), header(3)).final_path + ".part")
+    a_day_old(part)
+    notes = tmp_path / "notes"
+    a_day_old(Path(notes.write_text("mine") and notes))
+    done = spool.prune(str(tmp_path), now_s=time.time())
+    assert (done.removed, done.failed) == ([str(gone)], [])
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {young.name, f"{young.name}.confirmed", unconfirmed.name, part.name, "notes"}
+    assert done.used_bytes == sum(path.stat().st_blocks * 512 for path in tmp_path.iterdir())
+
+
+def test_how_long_confirmed_evidence_stays_is_the_sites_choice(tmp_path):
+    path = confirmed(sealed(tmp_path))
+    assert spool.prune(str(tmp_path), now_s=time.time(), keep_s=3600).removed == []
+    assert spool.prune(str(tmp_path), now_s=time.time() + 3700, keep_s=3600).removed == [str(path)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [b"", b"sha256:", b"sha256:0f0f\n", b"\0" * 72, b"sha256:" + b"0" * 64 + b"\n"],
+    ids=["empty", "torn", "short", "zeros", "another"],
+)
+def test_a_marker_that_does_not_name_the_content_confirms_nothing(tmp_path, marker):
+    path = a_day_old(sealed(tmp_path))
+    Path(f"{path}.confirmed").write_bytes(marker)
+    assert not spool.is_confirmed(str(path))
+    assert spool.prune(str(tmp_path), now_s=time.time()).removed == []
+    assert path.exists()
+
+
+def test_a_segment_that_changed_after_it_was_confirmed_stays(tmp_path):
+    path = confirmed(sealed(tmp_path, [TICK]))
+    path.write_bytes(path.read_bytes().replace(b'"clock"', b'"knock"'))
+    a_day_old(path)
+    assert spool.prune(str(tmp_path), now_s=time.time()).removed == []
+
+
+def test_a_marker_is_its_owners_only_and_no_segment(tmp_path):
+    path = confirmed(sealed(tmp_path))
+    confirmed(path)
+    marker = Path(f"{path}.confirmed")
+    assert stat.S_IMODE(marker.stat().st_mode) == 0o600
+    assert list(spool.sealed_segments(str(tmp_path))) == [str(path)]
+
+
+def test_pruning_follows_no_link_and_goes_on_with_the_others(tmp_path, monkeypatch):
+    directory = tmp_path / "spool"
+    victim = a_day_old(sealed(tmp_path / "else"))
+    stuck, gone = (a_day_old(confirmed(sealed(directory, seq=seq))) for seq in (0, 1))
+    link = directory / spool.segment_name(BOOT_ID, "9f3a01c2", 2)
+    link.symlink_to(victim)
+    confirmed(link)
+    unlink = os.unlink
+
+    def fails(path):
+        if path == str(stuck):
+            raise OSError(errno.EPERM, "Operation not permitted")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", fails)
+    done = spool.prune(str(directory), now_s=time.time())
+    assert done.removed == [str(gone)]
+    assert done.failed == [f"{stuck}: Operation not permitted"]
+    assert victim.exists()
+    assert link.is_symlink()
+
+
+def test_pruning_a_spool_that_is_not_there_yet_finds_nothing(tmp_path):
+    assert spool.prune(str(tmp_path / "missing"), now_s=0) == ([], [], 0)
+
+
+# Kills itself before the n-th call that could change a file.
+DOOMED = """
+import os, signal, sys, time
+from eco2ai_hpc import spool
+left = int(sys.argv[3])
+def doomed(call):
+    def counted(*arguments, **named):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **named)
+    return counted
+action, path = sys.argv[1:3]
+digest = spool.read_segment(path).sha256
+for name in ("open", "write", "close", "rename", "unlink"):
+    setattr(os, name, doomed(getattr(os, name)))
+if action == "confirm":
+    spool.confirm(path, digest)
+else:
+    spool.prune(os.path.dirname(path), time.time())
+"""
+
+
+def killed_at(step: int, action: str, path: Path) -> bool:
+    """Whether it came so far."""
+    command = [sys.executable, "-c", DOOMED, action, str(path), str(step)]
+    return subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+
+def test_a_collector_killed_at_any_step_of_confirming_confirms_all_or_nothing(tmp_path):
+    step, said = 0, []
+    while True:
+        path = a_day_old(sealed(tmp_path / str(step), [TICK]))
+        is_killed = killed_at(step, "confirm", path)
+        said.append(spool.is_confirmed(str(path)))
+        assert (path in map(Path, spool.prune(str(path.parent), time.time()).removed)) == said[-1]
+        if not said[-1]:
+            assert spool.read_segment(str(path)).intact
+            confirmed(path)
+            assert spool.prune(str(path.parent), time.time()).removed == [str(path)]
+        assert list(path.parent.iterdir()) == [], "nothing is left over"
+        if not is_killed:
+            break
+        step += 1
+    assert said == [False] * step + [True]
+    assert step == 4, "open, write, close, rename"
+
+
+def test_a_sampler_killed_at_any_step_of_pruning_removes_no_unconfirmed_evidence(tmp_path):
+    for step in range(10):
+        directory = tmp_path / str(step)
+        doomed = [a_day_old(confirmed(sealed(directory, [TICK], seq=seq))) for seq in (0, 1)]
+        unconfirmed = a_day_old(sealed(directory, [TICK], seq=2))
+        if not killed_at(step, "prune", doomed[0]):
+            break
+        assert spool.read_segment(str(unconfirmed)).intact
+        for path in doomed:
+            assert not path.exists() or spool.is_confirmed(str(path))
+        spool.prune(str(directory), time.time())
+        assert list(directory.iterdir()) == [unconfirmed]
+    assert step == 4, "two segments and their two markers"
+
+
+def test_the_bound_is_a_share_of_the_file_system(tmp_path, monkeypatch):
+    class Small:
+        f_frsize, f_blocks = 4096, (10 << 30) // 4096
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: Small)
+    assert spool.default_bound_bytes(str(tmp_path / "not" / "yet")) == (10 << 30) // 20
+    Small.f_blocks = 1
+    assert spool.default_bound_bytes(str(tmp_path)) == 64 << 20
+    Small.f_blocks = 1 << 40
+    assert spool.default_bound_bytes(str(tmp_path)) == 2 << 30
+
+
 # Disks that fail
 
 
@@ -355,6 +555,46 @@ def test_a_segment_that_could_not_be_sealed_goes_on(tmp_path, monkeypatch, call)
     writer.seal()
     assert spool.read_segment(writer.final_path).intact
     assert json_lines(Path(writer.final_path))[:-1] == [header(), TICK]
+
+
+def test_a_header_that_fails_and_cannot_be_removed_still_says_what_failed(tmp_path, monkeypatch):
+    def fails(*_arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fails)
+        patched.setattr(os, "unlink", lambda _path: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.SegmentWriter(str(tmp_path), header())
+
+
+def test_a_segment_that_lost_its_name_is_noticed(tmp_path):
+    writer = spool.SegmentWriter(str(tmp_path / "spool"), header())
+    part = Path(writer.final_path + ".part")
+    assert writer.is_in_place()
+    content = part.read_bytes()
+    part.unlink()
+    assert not writer.is_in_place()
+    part.write_bytes(content)
+    assert not writer.is_in_place(), "another file of the name"
+    part.unlink()
+    part.parent.rmdir()
+    part.parent.write_text("")
+    assert not writer.is_in_place()
+
+
+def test_only_a_failure_that_may_have_taken_earlier_lines_is_doubtful(tmp_path, monkeypatch):
+    for number, is_doubtful in [(errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EIO, True), (errno.EROFS, True)]:
+        writer = spool.SegmentWriter(str(tmp_path / str(number)), header())
+
+        def fails(*_arguments, number=number):
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", fails)
+            with pytest.raises(OSError, match=os.strerror(number)):
+                writer.append(TICK)
+        assert writer.is_doubtful == is_doubtful
 
 
 def test_a_half_line_that_cannot_be_taken_back_at_once_is_taken_back_later(tmp_path, monkeypatch):
