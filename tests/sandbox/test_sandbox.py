@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,10 @@ def traces(env: dict[str, str]) -> dict[str, set[str]]:
         "mounts": {line for line in Path("/proc/self/mounts").read_text().splitlines() if env["LAB"] in line},
         "namespaces": {path.name for path in Path("/run/netns").glob(env["NS"])},
         "cgroups": {
-            str(path)
-            for name in (f"slurm_{env['PFX']}*", f"{env['PFX']}*_slurmstepd.scope")
-            for path in Path("/sys/fs/cgroup").rglob(name)
+            os.path.join(base, folder)
+            for base, folders, _ in os.walk("/sys/fs/cgroup")  # bears it that others' cgroups go meanwhile
+            for folder in folders
+            if any(fnmatch(folder, name) for name in (f"slurm_{env['PFX']}*", f"{env['PFX']}*_slurmstepd.scope"))
         },
         "users": {user.pw_name for user in pwd.getpwall() if user.pw_gecos.endswith(env["NS"])},
         "data": {env["LAB"]} if Path(env["LAB"]).exists() else set(),
