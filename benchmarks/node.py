@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class Plan(NamedTuple):
 FULL = Plan(starts=20, seconds=120, jobs=(1, 16, 64, 256), zones=(2, 48), pairs=15, work_s=2.0, load_s=45)
 QUICK = Plan(starts=3, seconds=10, jobs=(1, 4, 16, 64), zones=(2, 48), pairs=2, work_s=0.5, load_s=6)
 JOBS, ZONES, GROWTH_JOBS = 64, 12, 16
+PARTS = ("first_reading", "resident", "slowdown", "trackers")
 SEAL_OFTEN = ("--seal-seconds", "20")
 ASLEEP = ("sleep", "infinity")
 AWAKE = ("tail", "-f", "-s", "2", "/dev/null")  # a glance every other second
@@ -55,6 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="see that it works: the figures mean nothing")
     parser.add_argument("--cache", type=Path, default=_cache(), metavar="DIR", help="others' environments: %(default)s")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this; --output keeps its other parts")
     parser.add_argument("--output", type=Path, metavar="PATH", help="write the figures there too")
     options = parser.parse_args()
     if os.geteuid() != 0 or not all((CGROUPS / name / "tasks").exists() for name in CONTROLLERS):
@@ -62,7 +64,9 @@ def main() -> int:
     plan = QUICK if options.quick else FULL
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as directory:
-        record = measure(plan, Path(directory), options.cache)
+        record = measure(plan, options.part or PARTS, Path(directory), options.cache)
+    if options.part and options.output and options.output.exists():
+        record = json.loads(options.output.read_text()) | record
     text = json.dumps(record, indent=1)
     print(text)
     if options.output:
@@ -71,23 +75,23 @@ def main() -> int:
     return 0
 
 
-def measure(plan: Plan, directory: Path, cache: Path) -> dict[str, Any]:
+def measure(plan: Plan, wanted: Sequence[str], directory: Path, cache: Path) -> dict[str, Any]:
     for package in (tracker["packages"] for tracker in trackers.TRACKERS.values()):
         trackers.install(package, cache)  # before anything is timed
-    loads, record = [], {"benchmark": "node", "machine": machine(), "plan": plan._asdict()}
+    record: dict[str, Any] = {"benchmark": "node", "machine": machine()}
     parts = {
         "first_reading": lambda: first_reading(plan, directory / "first"),
         "resident": lambda: resident(plan, directory / "resident"),
         "slowdown": lambda: slowdown(plan, directory / "slowdown"),
         "trackers": lambda: beside_others(plan, directory / "trackers", cache),
     }
-    for name, part in parts.items():
-        before = os.getloadavg()[0]
-        began = time.monotonic()
-        record[name] = part()
-        loads.append({"part": name, "seconds": round(time.monotonic() - began), "before": round(before, 2)})
-        loads[-1]["after"] = round(os.getloadavg()[0], 2)
-    return record | {"load_average": loads}
+    for name in wanted:
+        before, began = os.getloadavg()[0], time.monotonic()
+        found = parts[name]()
+        lasted, after = round(time.monotonic() - began), os.getloadavg()[0]
+        about = {"revision": _revision(), "seconds": lasted, "load_average": [round(before, 2), round(after, 2)]}
+        record[name] = about | found
+    return record
 
 
 def machine() -> dict[str, Any]:
@@ -100,7 +104,6 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "revision": _revision(),
         "cgroup": "v1, the kernel's own",
         "counters": "files in a tmpfs in powercap's form; the kernel's cost of reading a real counter is not in here",
     }
@@ -373,51 +376,61 @@ def _pss_rss(pid: int) -> dict[str, int]:
 
 
 def slowdown(plan: Plan, directory: Path) -> dict[str, Any]:
-    """Wall time of fixed work on all CPUs, with and without a sampler, in turns; the first of a pair alternates."""
+    """Fixed work on all CPUs, with and without a sampler, in turns; the first of a pair alternates."""
     rounds = _calibrate(plan.work_s)
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    taken_ns = []
+    found: dict[bool, list[Work]] = {True: [], False: []}
+    taken_s = []
     with slurm_cgroups("bench", JOBS):
         for pair in range(plan.pairs):
             for with_sampler in (pair % 2 == 0, pair % 2 == 1):
+                sampler = Sampler(directory / f"{pair}{with_sampler}", "bench", jobs=JOBS, age_s=_age_s())
+                sampler.start()  # without a sampler too, so that both follow upon the same
                 if not with_sampler:
-                    seconds[False].append(_work(rounds))
-                    continue
-                sampler = Sampler(directory / str(pair), "bench", jobs=JOBS, age_s=_age_s())
-                sampler.start()
+                    sampler.stop()
                 time.sleep(0.3)
-                before_ns = sampler.cpu_ns()
-                sampler.mark("start", JOBS + 1)
-                seconds[True].append(_work(rounds))
-                sampler.mark("end", JOBS + 1)
-                time.sleep(0.1)
-                taken_ns.append(sampler.cpu_ns() - before_ns)
-                sampler.stop()
-    ratios = [with_it / without for with_it, without in zip(seconds[True], seconds[False], strict=True)]
+                before_ns = sampler.cpu_ns() if with_sampler else 0
+                if with_sampler:
+                    sampler.mark("start", JOBS + 1)
+                found[with_sampler].append(_work(rounds))
+                if with_sampler:
+                    sampler.mark("end", JOBS + 1)
+                    time.sleep(0.1)
+                    taken_s.append((sampler.cpu_ns() - before_ns) / 1e9)
+                    sampler.stop()
+    pairs = list(zip(found[True], found[False], strict=True))
     cpus = os.cpu_count() or 1
-    shares = [ns / 1e9 / (cpus * wall) for ns, wall in zip(taken_ns, seconds[True], strict=True)]
+    shares = [seconds / (cpus * work.wall_s) for seconds, work in zip(taken_s, found[True], strict=True)]
     return {
         "work": f"{cpus} processes, {rounds} rounds each; start and end are marked",
-        "without_s": spread(seconds[False], 4),
-        "with_s": spread(seconds[True], 4),
-        "ratio_of_pairs": spread(ratios, 5),
-        "sampler_cpu_ms": spread([ns / 1e6 for ns in taken_ns]),
+        "wall_s_without": spread([work.wall_s for work in found[False]], 4),
+        "wall_s_with": spread([work.wall_s for work in found[True]], 4),
+        "wall_ratio_of_pairs": spread([one.wall_s / other.wall_s for one, other in pairs], 5),
+        "cpu_ratio_of_pairs": spread([one.cpu_s / other.cpu_s for one, other in pairs], 5),
+        "sampler_cpu_ms": spread([seconds * 1000 for seconds in taken_s]),
         "sampler_share_of_the_cpus": spread(shares, 6),
     }
 
 
+class Work(NamedTuple):
+    wall_s: float
+    cpu_s: float
+    """The CPU time that the work itself needed: others who use the machine change it least."""
+
+
 def _calibrate(seconds: float) -> int:
+    """Rounds for so many seconds, from the best of three: a busy moment would make the work too short."""
     rounds = 1000
-    return max(1, round(rounds * seconds / _work(rounds)))
+    return max(1, round(rounds * seconds / min(_work(rounds).wall_s for _ in range(3))))
 
 
-def _work(rounds: int) -> float:
+def _work(rounds: int) -> Work:
     began = time.perf_counter()
     words = [sys.executable, "-S", "-c", WORK, str(rounds)]
     processes = [subprocess.Popen(words) for _ in range(os.cpu_count() or 1)]
+    used = [os.wait4(process.pid, 0)[2] for process in processes]
     for process in processes:
-        process.wait()
-    return time.perf_counter() - began
+        process.returncode = 0  # waited for above
+    return Work(time.perf_counter() - began, sum(usage.ru_utime + usage.ru_stime for usage in used))
 
 
 def beside_others(plan: Plan, directory: Path, cache: Path) -> dict[str, Any]:

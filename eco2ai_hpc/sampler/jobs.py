@@ -10,7 +10,8 @@ from eco2ai_hpc.sampler.marks import Mark
 from eco2ai_hpc.sampler.sessions import Session
 from eco2ai_hpc.units import NS_PER_S, NS_PER_US
 
-_YOUNGEST_POLL_NS = NS_PER_S // 2
+# Not for CPU time, of which nothing is lost between two looks (tails.py), but for memory and cores.
+_YOUNGEST_POLL_NS = NS_PER_S
 _OLDEST_POLL_NS = 10 * NS_PER_S
 # Slurm keeps a job's folder for a moment longer than the job, and a site's epilog may run before ours.
 GONE_AFTER_NS = 60 * NS_PER_S
@@ -92,7 +93,7 @@ class Run:
     def poll(self, roots: Roots, node: str, now: Moment) -> int | None:
         """Read the job's use. Returns since when CPU time may have gone with a cgroup that is no more; None: not so.
 
-        CPU time is read each time, the rest when it is due: often while the run is young (age/50, between 0.5 and
+        CPU time is read each time, the rest when it is due: often while the run is young (age/50, between 1 and
         10 s), because a short run's memory and cores are known from nothing else.
         """
         had = self._usage is not None or self._is_restored

@@ -20,6 +20,7 @@ from eco2ai_hpc.sampler.evidence import AS_USUAL, Evidence, Keeping
 from eco2ai_hpc.sampler.host import Host, Moment
 from eco2ai_hpc.sampler.instruments import Instruments
 from eco2ai_hpc.sampler.marks import RunDirectory
+from eco2ai_hpc.sampler.peers import PROC
 from eco2ai_hpc.sampler.provisional import Provisional
 from eco2ai_hpc.sampler.requests import Requests
 from eco2ai_hpc.sampler.runs import Runs, close_earlier_boot
@@ -88,7 +89,7 @@ class Sampler:
         self._provisional = Provisional(cpus)
         self._report = SelfReport()
         self._requests = Requests(
-            settings.roots.procfs, settings.node, self.runs.alive, self._provisional, self.evidence,
+            PROC, settings.node, self.runs.alive, self._provisional, self.evidence,
             on_mark=self._plan_mark_tick, root={"tick": self._tick_at_once, "status": self._status},
         )  # fmt: skip
         self._service: Service | None = None
@@ -210,6 +211,7 @@ class Sampler:
             self._tick("clock", now, self._late_ns(now))
             self._plan_tick(now)
         elif self._mark_due_ns is not None and now.boot_ns >= self._mark_due_ns:
+            self.runs.poll(now)
             self._tick("mark", now)
         self._seal_if_due(now)
 

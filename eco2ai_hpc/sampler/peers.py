@@ -12,6 +12,8 @@ _V2 = re.compile(
     r"/(?:(?P<node>[^/]+)_)?slurmstepd\.scope/(?:job_(?P<job>[0-9]{1,10})|(?P<sluid>s[0-9A-Z]{13}))(?:/|$)"
 )
 _SESSION = 3
+PROC = "/proc"
+"""Where the kernel's own pids are looked up, wherever the node's other figures are read from."""
 
 
 def run_of(procfs: str, node: str, pid: int, uid: int, runs: Iterable[Run]) -> Run | None:

@@ -114,9 +114,9 @@ class Runs:
         return max(before, key=lambda run: run.mark.at.boot_ns).key if before else None
 
     def finish(self, ends: Collection[End], now: Moment) -> None:
-        """The last look at the runs that end."""
+        """The last look at the runs that end, and one at the others: an edge begins a new interval for all."""
         keys = {run_key for run_key, _ in ends if run_key is not None}
-        if keys:
+        if keys or now.boot_ns >= self._not_before_ns:
             self.poll(now, keys)
         for run_key, mark in ends:
             if run_key is not None:

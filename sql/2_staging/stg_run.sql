@@ -3,7 +3,8 @@
 -- job id and how many runs of it the node had before. cpus or memory_bytes null: unknown.
 -- gpus: the devices it was given, as the sampler resolved them, separated by commas.
 -- cpu_us: all CPU time that was seen of it, up to last_seen_ns.
--- end_source: epilog (the hook), record (Slurm's), last_seen (its cgroup), running (no end known).
+-- end_source: epilog (the hook), cgroup gone and node booted (the sampler, where no epilog came), record (Slurm's),
+-- last_seen (its cgroup), running (no end known).
 -- A run without a start mark (no PrologFlags=Alloc) lives as long as Slurm's record says; clocks may differ by a second.
 create or replace view stg_run as
 with record as (
@@ -48,6 +49,7 @@ marked as (
         max(gpus) as gpus,
         max(case when edge = 'start' then boottime_ns end) as start_ns,
         max(case when edge = 'end' then boottime_ns end) as end_ns,
+        max(case when edge = 'end' then why end) as end_why,
         max(case when edge = 'start' then marked_at_utc end) as start_at_utc,
         max(case when edge = 'end' then marked_at_utc end) as end_at_utc
     from job_mark
@@ -122,7 +124,7 @@ unmarked as (
         r.cluster, r.node, 'slurm:' || r.db_index as run_key, b.boot_id, r.job_id, r.sluid, r.uid, r.user_name,
         r.account, r.partition, cast(null as varchar) as job_name, cast(null as integer) as cpus,
         cast(null as varchar) as gpus,
-        cast(null as bigint) as start_ns, cast(null as bigint) as end_ns,
+        cast(null as bigint) as start_ns, cast(null as bigint) as end_ns, cast(null as varchar) as end_why,
         r.db_index, r.started_at_utc, r.ended_at_utc, r.cpus as record_cpus,
         r.memory_bytes as record_memory_bytes, r.nodes as record_nodes
     from record as r
@@ -142,13 +144,14 @@ run as (
         cluster, node, run_key, boot_id, job_id, coalesce(record_sluid, sluid) as sluid,
         coalesce(record_uid, uid) as uid, coalesce(record_user, user_name) as user_name,
         coalesce(record_account, account) as account, coalesce(record_partition, partition) as partition,
-        job_name, cpus, gpus, start_ns, end_ns, db_index, started_at_utc, ended_at_utc,
+        job_name, cpus, gpus, start_ns, end_ns, end_why, db_index, started_at_utc, ended_at_utc,
         record_cpus, record_memory_bytes, record_nodes
     from one_each
     union all
     select
         cluster, node, run_key, boot_id, job_id, sluid, uid, user_name, account, partition, job_name, cpus, gpus,
-        start_ns, end_ns, db_index, started_at_utc, ended_at_utc, record_cpus, record_memory_bytes, record_nodes
+        start_ns, end_ns, end_why, db_index, started_at_utc, ended_at_utc, record_cpus, record_memory_bytes,
+        record_nodes
     from unmarked
 )
 
@@ -183,7 +186,7 @@ select
     ) as ended_ns,
     b.offset_ns,
     case
-        when r.end_ns is not null then 'epilog'
+        when r.end_ns is not null then coalesce(r.end_why, 'epilog')
         when r.ended_at_utc is not null then 'record'
         when s.last_seen_ns < b.last_ns then 'last_seen'
         else 'running'

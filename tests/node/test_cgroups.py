@@ -182,7 +182,7 @@ def test_a_young_run_is_looked_at_often_and_an_old_one_seldom(run, node, clock):
         clock.boot_ns = run.mark.at.boot_ns + age * 1_000_000_000
         poll(run, node)
         waits.append((run.next_poll_ns - clock.boot_ns) / 1e9)
-    assert waits == [0.5, 0.5, 1.2, 6.0, 10.0]
+    assert waits == [1.0, 1.0, 1.2, 6.0, 10.0]
 
 
 def test_lines_of_a_run_hold_text_that_everybody_can_read(run):

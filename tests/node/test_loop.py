@@ -473,6 +473,17 @@ def test_a_jobs_use_is_in_the_ticks_and_its_last_value_in_the_end(node):
     assert node.ticks()[-1]["jobs"] == {key: {"cpu": 9000000, "mem": 4096}}
 
 
+def test_every_reading_says_what_the_jobs_had_used_at_that_moment(node, clock):
+    sampler = node.begin()
+    cgroup = begin_job(node, sampler)
+    node.run(sampler, 600)  # an old job is looked at every 10 s only
+    sampler.step(clock.go_on(0.1))
+    write_tree(cgroup, {"cpu.stat": "usage_usec 2000000"})
+    node.mark("start", 8)
+    sampler.step(clock.go_on(0.5))
+    assert node.ticks()[-1]["jobs"][keys(node)[0]]["cpu"] == 2_000_000
+
+
 def test_a_restarted_sampler_goes_on_with_the_same_run(node, clock):
     first = node.begin()
     node.mark("start", 7, SLURM_JOB_USER="alice")

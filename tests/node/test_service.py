@@ -257,6 +257,7 @@ def process(tree: Path, pid: int, cgroup: str, session: int = 1) -> None:
 def asked(node, clock):
     """A node with two users' jobs, and a function that asks at once."""
     sampler = node.begin()
+    sampler._requests._procfs = node.roots.procfs
     node.mark("start", 7, SLURM_JOB_UID="5001", SLURM_JOB_SLUID=SLUID, SLURM_JOB_CPUS_PER_NODE="2")
     node.mark("start", 8, SLURM_JOB_UID="5002", SLURM_JOB_CPUS_PER_NODE="1")
     node.run(sampler, 1)

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -106,6 +107,7 @@ int main(int argc, char **argv)
     }
     struct sigaction quit = {.sa_handler = on_signal};
     sigaction(SIGTERM, &quit, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* it must not outlive the test that started it */
     FILE *log = fopen(argv[1], "w");
     if (!log) fail(argv[1]);
     setvbuf(log, NULL, _IOFBF, 1 << 16);
