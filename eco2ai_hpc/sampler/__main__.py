@@ -9,14 +9,11 @@ from collections.abc import Callable
 from eco2ai_hpc import __version__, meters
 from eco2ai_hpc.errors import SURROUNDINGS, ConfigError, Eco2aiError
 from eco2ai_hpc.model import Roots
-from eco2ai_hpc.sampler import daemon, placement
+from eco2ai_hpc.sampler import daemon, placement, slurm_conf
 from eco2ai_hpc.sampler.evidence import Keeping
 from eco2ai_hpc.sampler.host import Host
 from eco2ai_hpc.sampler.loop import Sampler, Settings
 from eco2ai_hpc.sampler.worker import owner_of
-
-_SLURM_CONF = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/usr/local/etc/slurm.conf")
-
 
 _LONGEST_SEAL_S = 86400
 _HIGHEST_TDP_W = 2000
@@ -179,16 +176,9 @@ def _place(arguments: argparse.Namespace) -> None:
 def _cluster_name(manager: str) -> str:
     if manager == "local":
         return "local"
-    for path in (os.environ.get("SLURM_CONF", ""), *_SLURM_CONF):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    key, _, value = line.partition("=")
-                    if key.strip().lower() == "clustername":
-                        # Slurm maps upper case to lower (slurm.conf(5)), and so do sacct and the prolog.
-                        return value.split("#")[0].strip().lower()
-        except OSError:
-            continue
+    name = slurm_conf.cluster_name()
+    if name:
+        return name
     raise ConfigError("the cluster's name is unknown: no slurm.conf was found", hint="give --cluster NAME")
 
 

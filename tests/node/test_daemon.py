@@ -14,7 +14,7 @@ from node_tree import METER_TREES, TWO_SOCKETS, Clock, Node, encode, read_lines
 
 from eco2ai_hpc import spool
 from eco2ai_hpc.sampler import __main__ as command_line
-from eco2ai_hpc.sampler import daemon, placement
+from eco2ai_hpc.sampler import daemon, placement, slurm_conf
 
 SAMPLER = [sys.executable, "-m", "eco2ai_hpc.sampler"]
 ROOT = Path(__file__).parents[2]
@@ -316,7 +316,7 @@ def test_a_spool_that_cannot_be_written_does_not_stop_it(installed, tmp_path):
     ],
 )
 def test_a_mistake_is_said_with_its_own_exit_code(monkeypatch, capsys, tmp_path, words, code, said):
-    monkeypatch.setattr(command_line, "_SLURM_CONF", ())
+    monkeypatch.setattr(slurm_conf, "PATHS", ())
     monkeypatch.setattr(daemon, "detach", lambda: pytest.fail("no mistake was seen"))  # it would end the tests
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "missing"))
     monkeypatch.setenv("ECO2AI_HPC_RUN_DIR", str(tmp_path / "run"))
@@ -339,7 +339,7 @@ def test_the_clusters_name_is_slurms(monkeypatch, tmp_path, text, cluster):
 
 
 def test_without_slurm_the_cluster_is_called_local(monkeypatch):
-    monkeypatch.setattr(command_line, "_SLURM_CONF", ())
+    monkeypatch.setattr(slurm_conf, "PATHS", ())
     assert command_line._cluster_name("local") == "local"
 
 
